@@ -1,0 +1,97 @@
+//! Little-endian fields and the checksum: the only code that touches raw bytes.
+
+use crate::layout::CRC_OFFSET;
+
+/// A value with a fixed little-endian byte form. Reading is total: bytes past the end count as zero, and a
+/// caller that must know has checked the length before.
+pub trait Field: Sized {
+    /// Bytes.
+    const LEN: usize;
+    /// The value at the start of `bytes`.
+    fn read(bytes: &[u8]) -> Self;
+    /// Writes the value to the start of `bytes`; nothing if they are too few.
+    fn write(&self, bytes: &mut [u8]);
+}
+
+macro_rules! integer {
+    ($($type:ty),*) => {$(
+        impl Field for $type {
+            const LEN: usize = size_of::<$type>();
+            fn read(bytes: &[u8]) -> Self {
+                bytes.first_chunk().map_or(0, |chunk| <$type>::from_le_bytes(*chunk))
+            }
+            fn write(&self, bytes: &mut [u8]) {
+                if let Some(chunk) = bytes.first_chunk_mut() {
+                    *chunk = self.to_le_bytes();
+                }
+            }
+        }
+    )*};
+}
+integer!(u8, i8, u16, i16, u32, i32, u64);
+
+impl<T: Field, const N: usize> Field for [T; N] {
+    const LEN: usize = T::LEN * N;
+    fn read(bytes: &[u8]) -> Self {
+        core::array::from_fn(|index| T::read(bytes.get(index * T::LEN..).unwrap_or_default()))
+    }
+    fn write(&self, bytes: &mut [u8]) {
+        for (value, chunk) in self.iter().zip(bytes.chunks_exact_mut(T::LEN)) {
+            value.write(chunk);
+        }
+    }
+}
+
+/// CRC-32 (ISO-HDLC, the one of zip and Ethernet), four bits at a time: 64 bytes of table.
+#[must_use]
+pub fn crc32<'a>(bytes: impl IntoIterator<Item = &'a u8>) -> u32 {
+    const TABLE: [u32; 16] = {
+        let mut table = [0u32; 16];
+        let mut index = 0;
+        while index < 16 {
+            let mut value = index as u32;
+            let mut bit = 0;
+            while bit < 4 {
+                value = if value & 1 == 1 { (value >> 1) ^ 0xedb8_8320 } else { value >> 1 };
+                bit += 1;
+            }
+            table[index] = value;
+            index += 1;
+        }
+        table
+    };
+    let step = |crc: u32| (crc >> 4) ^ TABLE[(crc & 15) as usize];
+    !bytes.into_iter().fold(u32::MAX, |crc, &byte| step(step(crc ^ u32::from(byte))))
+}
+
+/// Checksum of an image: of all its bytes but the four that hold it.
+#[must_use]
+pub fn checksum(image: &[u8]) -> u32 {
+    let before = image.get(..CRC_OFFSET).unwrap_or(image);
+    crc32(before.iter().chain(image.get(CRC_OFFSET + 4..).unwrap_or_default()))
+}
+
+/// Writes the checksum of an image into its header; nothing if there is no room for it.
+pub fn seal(image: &mut [u8]) {
+    let checksum = checksum(image);
+    if let Some(field) = image.get_mut(CRC_OFFSET..) {
+        checksum.write(field);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn crc_of_the_check_string() {
+        // The check value that the catalogue of CRC algorithms gives for CRC-32/ISO-HDLC.
+        assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
+    }
+
+    #[test]
+    fn short_reads_are_zero() {
+        assert_eq!(u32::read(&[1, 2]), 0);
+        assert_eq!(<[u16; 2]>::read(&[1, 0, 2]), [1, 0]);
+    }
+}

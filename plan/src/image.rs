@@ -1,0 +1,284 @@
+//! [`Image`]: parse once, then read without failure.
+
+use crate::bytes::{Field, checksum};
+use crate::error::{ImageError, Rule, Section};
+use crate::layout::{
+    ALIGN, CRC_OFFSET, FLAG_OPTIONAL, HEADER_LEN, MAGIC, MAJOR, MAX_RECORDS, MAX_SECTIONS, SECTION_ENTRY_LEN,
+    TARGET_CLASS_PORTABLE,
+};
+use crate::record::{Config, ConfigId, Cut, CutId, Meta, Op, OpId, Overlay, Range, Segment, SegmentId, Tensor, TensorId};
+use crate::validate;
+
+/// A validated image over borrowed bytes, read in place. Copying it copies offsets.
+///
+/// A value of this type is the proof that every rule held, so accessors are total: a number that did not come
+/// from the image itself reads as a record of zeros.
+#[derive(Clone, Copy, Debug)]
+pub struct Image<'a> {
+    bytes: &'a [u8],
+    sections: [&'a [u8]; Section::ALL.len()],
+    meta: Meta,
+}
+
+
+fn refuse(rule: Rule, record: usize, found: u64, expected: u64) -> ImageError {
+    ImageError { rule, section: Section::Header, record: record as u32, found, expected }
+}
+
+/// Bytes of one record of a section.
+pub(crate) fn record_len(section: Section) -> usize {
+    match section {
+        Section::Header | Section::Data => 1,
+        Section::Meta => Meta::LEN,
+        Section::Cuts => Cut::LEN,
+        Section::Tensors => Tensor::LEN,
+        Section::Ops => Op::LEN,
+        Section::Segments => Segment::LEN,
+        Section::Configs => Config::LEN,
+        Section::Path => SegmentId::LEN,
+        Section::Overlays => Overlay::LEN,
+    }
+}
+
+impl<'a> Image<'a> {
+    /// Checks every rule of `docs/image-format.md` in order and returns a view of `bytes`.
+    ///
+    /// # Errors
+    /// The first rule that is broken, with the record and the numbers.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, ImageError> {
+        let sections = sections(bytes)?;
+        let meta = Meta::read(sections.first().copied().unwrap_or_default());
+        let image = Self { bytes, sections, meta };
+        validate::records(&image)?;
+        Ok(image)
+    }
+
+    fn section(&self, section: Section) -> &'a [u8] {
+        self.sections.get(usize::from(section.id()).wrapping_sub(1)).copied().unwrap_or_default()
+    }
+
+    fn record<T: Field>(&self, section: Section, index: usize) -> T {
+        T::read(self.section(section).get(index * T::LEN..).unwrap_or_default())
+    }
+
+    pub(crate) fn count(&self, section: Section) -> usize {
+        self.section(section).len() / record_len(section)
+    }
+
+    /// All bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// Facts about the whole image.
+    #[must_use]
+    pub fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    /// Number of cuts.
+    #[must_use]
+    pub fn cuts(&self) -> usize {
+        self.count(Section::Cuts)
+    }
+
+    /// A cut.
+    #[must_use]
+    pub fn cut(&self, id: CutId) -> Cut {
+        self.record(Section::Cuts, id.index())
+    }
+
+    /// Number of tensors.
+    #[must_use]
+    pub fn tensors(&self) -> usize {
+        self.count(Section::Tensors)
+    }
+
+    /// A tensor.
+    #[must_use]
+    pub fn tensor(&self, id: TensorId) -> Tensor {
+        self.record(Section::Tensors, id.index())
+    }
+
+    /// Number of ops.
+    #[must_use]
+    pub fn ops(&self) -> usize {
+        self.count(Section::Ops)
+    }
+
+    /// An op.
+    #[must_use]
+    pub fn op(&self, id: OpId) -> Op {
+        self.record(Section::Ops, id.index())
+    }
+
+    /// Number of segments.
+    #[must_use]
+    pub fn segments(&self) -> usize {
+        self.count(Section::Segments)
+    }
+
+    /// A segment.
+    #[must_use]
+    pub fn segment(&self, id: SegmentId) -> Segment {
+        self.record(Section::Segments, id.index())
+    }
+
+    /// Number of configs, at least 1. The first [`Meta::anchors`] are the anchors.
+    #[must_use]
+    pub fn configs(&self) -> u16 {
+        self.count(Section::Configs) as u16
+    }
+
+    /// A config.
+    #[must_use]
+    pub fn config(&self, id: ConfigId) -> Config {
+        self.record(Section::Configs, id.index())
+    }
+
+    /// The number of a config, if there is one of that number.
+    #[must_use]
+    pub fn config_id(&self, number: usize) -> Option<ConfigId> {
+        let id = ConfigId(u16::try_from(number).ok()?);
+        (id.0 < self.configs()).then_some(id)
+    }
+
+    /// Segment number `step` of a config's path.
+    #[must_use]
+    pub fn path_segment(&self, config: &Config, step: u16) -> SegmentId {
+        self.record(Section::Path, usize::from(config.first_segment) + usize::from(step))
+    }
+
+    /// The segments of a path, in order.
+    pub fn path(&self, config: &Config) -> impl Iterator<Item = SegmentId> + Clone + use<'a> {
+        let image = *self;
+        let config = *config;
+        (0..config.segments).map(move |step| image.path_segment(&config, step))
+    }
+
+    /// Overlay number `index` of a config.
+    #[must_use]
+    pub fn overlay(&self, config: &Config, index: u16) -> Overlay {
+        self.record(Section::Overlays, usize::from(config.first_overlay) + usize::from(index))
+    }
+
+    pub(crate) fn overlays(&self) -> usize {
+        self.count(Section::Overlays)
+    }
+
+    pub(crate) fn path_entries(&self) -> usize {
+        self.count(Section::Path)
+    }
+
+    /// Bytes of the data section from `offset` on: weights, biases, tables.
+    #[must_use]
+    pub fn data(&self, offset: u32, len: usize) -> &'a [u8] {
+        let start = offset as usize;
+        self.section(Section::Data).get(start..start.saturating_add(len)).unwrap_or_default()
+    }
+
+    pub(crate) fn data_len(&self) -> usize {
+        self.section(Section::Data).len()
+    }
+
+    /// Bytes of a range.
+    #[must_use]
+    pub fn range(&self, range: Range) -> &'a [u8] {
+        self.data(range.offset, range.len as usize)
+    }
+
+    /// Text of a range.
+    #[must_use]
+    pub fn text(&self, range: Range) -> &'a str {
+        core::str::from_utf8(self.range(range)).unwrap_or_default()
+    }
+
+    /// Name of a class.
+    #[must_use]
+    pub fn label(&self, class: usize) -> &'a str {
+        self.text(self.meta.labels).lines().nth(class).unwrap_or_default()
+    }
+
+    /// Preprocessing table of an input channel: pixel value → input value, 256 bytes of int8.
+    #[must_use]
+    pub fn preprocess(&self, channel: u16) -> &'a [u8] {
+        self.data(self.meta.preprocess.offset.saturating_add(u32::from(channel) * 256), 256)
+    }
+
+    /// Self test: the input, int8 `[H, W, C]`.
+    #[must_use]
+    pub fn test_input(&self) -> &'a [u8] {
+        self.range(self.meta.test_input)
+    }
+
+    /// Self test: the output of a config.
+    #[must_use]
+    pub fn test_output(&self, config: ConfigId) -> &'a [u8] {
+        let len = self.cut(self.meta.output).shape.iter().map(|&side| usize::from(side)).product();
+        let offset = u64::from(self.meta.test_outputs.offset) + config.index() as u64 * len as u64;
+        self.data(u32::try_from(offset).unwrap_or(u32::MAX), len)
+    }
+}
+
+/// Rules V1 to V10: finds the sections.
+fn sections(bytes: &[u8]) -> Result<[&[u8]; Section::ALL.len()], ImageError> {
+    if bytes.len() < HEADER_LEN || !bytes.starts_with(&MAGIC) {
+        return Err(refuse(Rule::Magic, 0, u32::read(bytes).into(), u32::from_le_bytes(MAGIC).into()));
+    }
+    let at = |offset: usize| bytes.get(offset..).unwrap_or_default();
+    if u8::read(at(4)) != MAJOR {
+        return Err(refuse(Rule::Version, 0, u8::read(at(4)).into(), MAJOR.into()));
+    }
+    if u64::from(u32::read(at(8))) != bytes.len() as u64 {
+        return Err(refuse(Rule::Length, 0, bytes.len() as u64, u32::read(at(8)).into()));
+    }
+    let crc = checksum(bytes);
+    if crc != u32::read(at(CRC_OFFSET)) {
+        return Err(refuse(Rule::Checksum, 0, crc.into(), u32::read(at(CRC_OFFSET)).into()));
+    }
+    if u16::read(at(16)) != TARGET_CLASS_PORTABLE {
+        return Err(refuse(Rule::TargetClass, 0, u16::read(at(16)).into(), TARGET_CLASS_PORTABLE.into()));
+    }
+    let count = usize::from(u16::read(at(18)));
+    let table_end = HEADER_LEN + count * SECTION_ENTRY_LEN;
+    if count > MAX_SECTIONS || table_end > bytes.len() {
+        return Err(refuse(Rule::SectionTable, 0, count as u64, MAX_SECTIONS as u64));
+    }
+    let mut sections: [Option<&[u8]>; Section::ALL.len()] = [None; Section::ALL.len()];
+    let mut end = table_end;
+    for entry in 0..count {
+        let entry_bytes = at(HEADER_LEN + entry * SECTION_ENTRY_LEN);
+        let [id, flags] = <[u16; 2]>::read(entry_bytes);
+        let [offset, len] = <[u32; 2]>::read(entry_bytes.get(4..).unwrap_or_default()).map(|value| value as usize);
+        let found = offset..offset.saturating_add(len);
+        let Some(part) = bytes.get(found).filter(|_| offset % ALIGN == 0 && offset >= end) else {
+            return Err(refuse(Rule::SectionPlace, entry, offset as u64, end as u64));
+        };
+        end = offset + len;
+        let Some(section) = Section::ALL.into_iter().find(|section| section.id() == id) else {
+            if flags & FLAG_OPTIONAL == 0 {
+                return Err(refuse(Rule::SectionKnown, entry, id.into(), Section::ALL.len() as u64));
+            }
+            continue;
+        };
+        let record = record_len(section);
+        if len % record != 0 {
+            return Err(refuse(Rule::SectionPlace, entry, len as u64, record as u64));
+        }
+        let most = if section == Section::Data { u32::MAX as usize } else { MAX_RECORDS };
+        let least = usize::from(section != Section::Overlays);
+        if len / record < least || len / record > most || (section == Section::Meta && len != record) {
+            return Err(refuse(Rule::RecordCount, entry, (len / record) as u64, least as u64));
+        }
+        match sections.get_mut(usize::from(id) - 1) {
+            Some(slot @ None) => *slot = Some(part),
+            _ => return Err(refuse(Rule::SectionOnce, entry, id.into(), 1)),
+        }
+    }
+    let mut result = [&[][..]; Section::ALL.len()];
+    for ((slot, section), id) in result.iter_mut().zip(sections).zip(1u64..) {
+        *slot = section.ok_or(refuse(Rule::SectionOnce, count, 0, id))?;
+    }
+    Ok(result)
+}

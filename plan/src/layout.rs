@@ -1,0 +1,42 @@
+//! Every number of the format. `docs/image-format.md` explains them.
+
+/// First four bytes of an image.
+pub const MAGIC: [u8; 4] = *b"SNET";
+/// A runtime refuses an image of another major version.
+pub const MAJOR: u8 = 1;
+/// A higher minor version only adds optional sections.
+pub const MINOR: u8 = 0;
+/// Weights row by row, one layout that every instruction set runs.
+pub const TARGET_CLASS_PORTABLE: u16 = 0;
+/// Bytes before the section table.
+pub const HEADER_LEN: usize = 20;
+/// Bytes of one entry of the section table: id `u16`, flags `u16`, offset `u32`, length `u32`.
+pub const SECTION_ENTRY_LEN: usize = 12;
+/// Where the checksum is; it covers every other byte.
+pub const CRC_OFFSET: usize = 12;
+/// Most entries of the section table, known and unknown.
+pub const MAX_SECTIONS: usize = 32;
+/// Bit of the section flags: a reader that does not know the section may skip it.
+pub const FLAG_OPTIONAL: u16 = 1;
+/// Sections and weight rows start at multiples of this, so that a core may load words.
+pub const ALIGN: usize = 4;
+/// Sizes in the arena are rounded up to this.
+pub const ARENA_ALIGN: u32 = 16;
+/// "No tensor" in an op.
+pub const NO_TENSOR: u16 = 0xffff;
+/// "No anchor": a cut that all anchors share (input, output).
+pub const SHARED: u16 = 0xffff;
+/// Terms of one dot product at most: 65,536 · 128 · 128 + bias stays inside `i32`.
+pub const MAX_REDUCTION: u32 = 65_536;
+/// Bound on the absolute value of a bias, for the same reason.
+pub const MAX_BIAS: u32 = 1 << 29;
+/// Records of one section at most.
+pub const MAX_RECORDS: usize = 65_535;
+/// Channels of an input image at most.
+pub const MAX_INPUT_CHANNELS: u16 = 16;
+/// Segments of one path at most.
+pub const MAX_PATH: u16 = 255;
+/// Ops of one segment at most.
+pub const MAX_SEGMENT_OPS: u16 = 255;
+/// Tensors of one segment at most.
+pub const MAX_SEGMENT_TENSORS: usize = 256;

@@ -1,0 +1,357 @@
+//! The records: one description of each fact about a network, read on the device and written by the host.
+
+use crate::bytes::Field;
+
+macro_rules! id {
+    ($(#[$doc:meta] $name:ident),*) => {$(
+        #[$doc]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub struct $name(pub u16);
+        impl Field for $name {
+            const LEN: usize = 2;
+            fn read(bytes: &[u8]) -> Self {
+                Self(u16::read(bytes))
+            }
+            fn write(&self, bytes: &mut [u8]) {
+                self.0.write(bytes);
+            }
+        }
+        impl $name {
+            /// Position in its section.
+            #[must_use]
+            pub fn index(self) -> usize {
+                usize::from(self.0)
+            }
+        }
+    )*};
+}
+id!(
+    /// A cut.
+    CutId,
+    /// An activation or scratch tensor.
+    TensorId,
+    /// An op.
+    OpId,
+    /// A block or a stitch.
+    SegmentId,
+    /// A config.
+    ConfigId
+);
+
+macro_rules! kind {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $value:literal),* $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum $name {
+            $($(#[$variant_doc])* $variant,)*
+            /// A number this version does not know; validation refuses it.
+            Invalid(u8),
+        }
+        impl Field for $name {
+            const LEN: usize = 1;
+            fn read(bytes: &[u8]) -> Self {
+                match u8::read(bytes) {
+                    $($value => Self::$variant,)*
+                    other => Self::Invalid(other),
+                }
+            }
+            fn write(&self, bytes: &mut [u8]) {
+                match self {
+                    $(Self::$variant => $value,)*
+                    Self::Invalid(other) => *other,
+                }
+                .write(bytes);
+            }
+        }
+    };
+}
+kind!(
+    /// What an op computes.
+    OpKind {
+        /// Convolution, grouped or not; a dense layer is one whose window is the whole map.
+        Conv = 1,
+        /// Convolution with one filter per channel; weights `[KH][KW][C]`.
+        Depthwise = 2,
+        /// Sum of two tensors of one shape.
+        Add = 3,
+        /// Mean over a window.
+        AveragePool = 4,
+        /// Largest value in a window.
+        MaxPool = 5,
+        /// Strided slice, pad, part of a concatenation, nearest resize, clamp.
+        Move = 6,
+    }
+);
+kind!(
+    /// What a segment is.
+    SegmentKind {
+        /// Operations of one anchor between two neighbouring cuts.
+        Block = 1,
+        /// A learned layer from a cut of one anchor to a cut of another.
+        Stitch = 2,
+    }
+);
+
+macro_rules! record {
+    ($(#[$doc:meta])* $name:ident, $len:literal { $($(#[$field_doc:meta])* $field:ident: $type:ty = $at:literal),* $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub struct $name {
+            $($(#[$field_doc])* pub $field: $type,)*
+        }
+        impl Field for $name {
+            const LEN: usize = $len;
+            fn read(bytes: &[u8]) -> Self {
+                Self { $($field: <$type>::read(bytes.get($at..).unwrap_or_default()),)* }
+            }
+            fn write(&self, bytes: &mut [u8]) {
+                $(if let Some(part) = bytes.get_mut($at..) {
+                    self.$field.write(part);
+                })*
+            }
+        }
+        impl $name {
+            /// Byte offset and length of each field, in order: the table of `docs/image-format.md`.
+            pub const FIELDS: &'static [(&'static str, usize, usize)] =
+                &[$((stringify!($field), $at, <$type as Field>::LEN),)*];
+        }
+    };
+}
+
+record!(
+    /// A run of bytes in the data section.
+    Range, 8 {
+        /// First byte.
+        offset: u32 = 0,
+        /// Bytes.
+        len: u32 = 4,
+    }
+);
+record!(
+    /// Facts about the whole image.
+    Meta, 96 {
+        /// Name of the family, UTF-8.
+        name: Range = 0,
+        /// Name of the target whose costs the image carries, UTF-8.
+        target: Range = 8,
+        /// Class names, UTF-8, separated by newlines.
+        labels: Range = 16,
+        /// Preprocessing: 256 bytes a channel, pixel value → input value.
+        preprocess: Range = 24,
+        /// Self test: one input `[H, W, C]` of int8.
+        test_input: Range = 32,
+        /// Self test: the output of every config on it, one after another.
+        test_outputs: Range = 40,
+        /// Cut where every path starts.
+        input: CutId = 48,
+        /// Cut where every path ends.
+        output: CutId = 50,
+        /// Number of classes, at most the output's elements.
+        classes: u16 = 52,
+        /// Anchors of the family.
+        anchors: u16 = 54,
+        /// Arena that runs every config, bytes.
+        arena_bytes: u32 = 56,
+        /// Ticks of the cost table in one second.
+        ticks_per_second: u32 = 60,
+        /// Images behind each score.
+        score_images: u32 = 64,
+        /// Name of each anchor, UTF-8, separated by newlines.
+        anchor_names: Range = 68,
+        /// Zero.
+        reserved: [u8; 20] = 76,
+    }
+);
+record!(
+    /// A place where a path may change segment. One tensor is alive here, with one quantisation in all configs.
+    Cut, 16 {
+        /// Rows, columns, channels.
+        shape: [u16; 3] = 0,
+        /// Integer that stands for 0.0.
+        zero_point: i8 = 6,
+        /// Zero.
+        reserved: u8 = 7,
+        /// Real value of one step, bits of an IEEE 754 single; for people and reports, never computed with.
+        scale_bits: u32 = 8,
+        /// Number of the anchor, or [`crate::layout::SHARED`].
+        anchor: u16 = 12,
+        /// Position in the anchor, counted from its input.
+        position: u16 = 14,
+    }
+);
+record!(
+    /// An activation `[H, W, C]` of int8, channels last, or scratch bytes `[1, 1, n]`.
+    Tensor, 16 {
+        /// Rows, columns, channels.
+        shape: [u16; 3] = 0,
+        /// Integer that stands for 0.0.
+        zero_point: i8 = 6,
+        /// Zero.
+        reserved: u8 = 7,
+        /// First byte, counted from the end of the arena where the segment's input lies.
+        offset: u32 = 8,
+        /// Real value of one step, bits of an IEEE 754 single; for people only.
+        scale_bits: u32 = 12,
+    }
+);
+record!(
+    /// One operation. Fields that a kind does not use are zero.
+    Op, 64 {
+        /// What is computed.
+        kind: OpKind = 0,
+        /// Least output value.
+        min: i8 = 1,
+        /// Largest output value.
+        max: i8 = 2,
+        /// Add, average: right shift of the rescale.
+        shift: u8 = 3,
+        /// Operand.
+        input: TensorId = 4,
+        /// Second operand of an addition, else `NO_TENSOR`.
+        input2: TensorId = 6,
+        /// Result.
+        output: TensorId = 8,
+        /// Scratch, or `NO_TENSOR`.
+        scratch: TensorId = 10,
+        /// Window, `[rows, columns]`.
+        kernel: [u8; 2] = 12,
+        /// Step of the window.
+        stride: [u8; 2] = 14,
+        /// Padding: top, left, bottom, right.
+        pad: [u8; 4] = 16,
+        /// Conv: groups; Move: channels that are written.
+        groups: u16 = 20,
+        /// Zero.
+        reserved: u16 = 22,
+        /// Conv: weights in the data section.
+        weights: u32 = 24,
+        /// Conv: `i32` per output channel, input zero point folded in.
+        bias: u32 = 28,
+        /// Conv: `i32` per output channel, 0..2³¹.
+        multiplier: u32 = 32,
+        /// Conv: `u8` per output channel, 1..=62.
+        shifts: u32 = 36,
+        /// Add: factors of the operands (16 bits); average: the first, 0..2³¹.
+        factors: [i32; 2] = 40,
+        /// Add: constant, rounding half included.
+        constant: i32 = 48,
+        /// Move: first row, column and channel that is read.
+        origin: [i16; 3] = 52,
+        /// Move: first output channel that is written.
+        first_channel: u16 = 58,
+        /// Move: read step, `[rows, columns]`.
+        step: [u8; 2] = 60,
+        /// Move: how often a row and a column is repeated.
+        repeat: [u8; 2] = 62,
+    }
+);
+record!(
+    /// A block or a stitch.
+    Segment, 40 {
+        /// Block or stitch.
+        kind: SegmentKind = 0,
+        /// Zero.
+        reserved: u8 = 1,
+        /// Cut that it starts from.
+        from: CutId = 2,
+        /// Cut that it reaches.
+        to: CutId = 4,
+        /// First op.
+        first_op: u16 = 6,
+        /// Ops.
+        ops: u16 = 8,
+        /// First tensor.
+        first_tensor: u16 = 10,
+        /// Tensors.
+        tensors: u16 = 12,
+        /// Tensor at the input end.
+        input: TensorId = 14,
+        /// Tensor at the far end.
+        output: TensorId = 16,
+        /// Zero.
+        reserved2: u16 = 18,
+        /// Arena that it needs, bytes.
+        peak_bytes: u32 = 20,
+        /// Predicted cost in ticks of the target.
+        ticks: u32 = 24,
+        /// Weights, biases and requantisation, bytes.
+        flash_bytes: u32 = 28,
+        /// Multiply-accumulates.
+        macs: u64 = 32,
+    }
+);
+record!(
+    /// One path through the family.
+    Config, 48 {
+        /// First entry of the path list.
+        first_segment: u16 = 0,
+        /// Segments.
+        segments: u16 = 2,
+        /// First overlay.
+        first_overlay: u16 = 4,
+        /// Overlays, in order of their ops.
+        overlays: u16 = 6,
+        /// Name, UTF-8.
+        name: Range = 8,
+        /// Arena that it needs, bytes: the largest of its segments.
+        arena_bytes: u32 = 16,
+        /// Predicted cost in ticks: the sum of its segments.
+        ticks: u32 = 20,
+        /// Multiply-accumulates: the sum of its segments.
+        macs: u64 = 24,
+        /// Correct answers in 10,000, measured with these integers.
+        score: u16 = 32,
+        /// The same of the float path.
+        float_score: u16 = 34,
+        /// Flash of its segments and overlays, bytes.
+        flash_bytes: u32 = 36,
+        /// Flash that no other config uses, bytes.
+        own_bytes: u32 = 40,
+        /// Most bytes alive at once: no placement can need less.
+        live_bytes: u32 = 44,
+    }
+);
+record!(
+    /// Another bias for one op, in one config.
+    Overlay, 8 {
+        /// The op, a convolution.
+        op: OpId = 0,
+        /// Zero.
+        reserved: u16 = 2,
+        /// `i32` per output channel in the data section.
+        bias: u32 = 4,
+    }
+);
+
+impl Tensor {
+    /// Elements, which are bytes.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.shape.iter().map(|&side| u64::from(side)).product()
+    }
+
+    /// Whether it has no element.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Op {
+    /// Terms of one dot product of a convolution.
+    #[must_use]
+    pub fn reduction(&self, input: &Tensor) -> u32 {
+        let channels = u32::from(input.shape[2]) / u32::from(self.groups.max(1));
+        u32::from(self.kernel[0]) * u32::from(self.kernel[1]) * channels
+    }
+
+    /// Bytes of the weights of a convolution: rows padded to whole words; depthwise has no rows to pad.
+    #[must_use]
+    pub fn weight_bytes(&self, input: &Tensor, output: &Tensor) -> u64 {
+        let terms = u64::from(self.reduction(input));
+        match self.kind {
+            OpKind::Depthwise => terms * u64::from(output.shape[2]),
+            _ => terms.next_multiple_of(4) * u64::from(output.shape[2]),
+        }
+    }
+}

@@ -1,0 +1,416 @@
+//! Rules V11 to V24: the records, one pass in the order in which they depend on one another.
+//!
+//! First each record alone, then segments (their tensors and ops), then configs, then what belongs to the whole
+//! image. Ranges are partitions of their sections, so nothing is looked at twice and the cost is linear in the
+//! bytes: ops times the tensors of their own segment, which are at most 256.
+
+use crate::error::{ImageError, Rule, Section};
+use crate::image::Image;
+use crate::layout::{
+    ARENA_ALIGN, MAX_BIAS, MAX_INPUT_CHANNELS, MAX_PATH, MAX_REDUCTION, MAX_SEGMENT_OPS, MAX_SEGMENT_TENSORS,
+    NO_TENSOR,
+};
+use crate::record::{Config, ConfigId, Cut, CutId, Op, OpId, OpKind, Range, Segment, SegmentId, SegmentKind, Tensor, TensorId};
+
+type Check = Result<(), ImageError>;
+
+/// Where a rule is being checked.
+#[derive(Clone, Copy)]
+struct At {
+    section: Section,
+    record: usize,
+}
+
+impl At {
+    fn refuse(self, rule: Rule, found: impl Into<u64>, expected: impl Into<u64>) -> ImageError {
+        ImageError {
+            rule,
+            section: self.section,
+            record: self.record as u32,
+            found: found.into(),
+            expected: expected.into(),
+        }
+    }
+
+    fn equal(self, rule: Rule, found: impl Into<u64>, expected: impl Into<u64>) -> Check {
+        let (found, expected) = (found.into(), expected.into());
+        if found == expected { Ok(()) } else { Err(self.refuse(rule, found, expected)) }
+    }
+
+    fn at_most(self, rule: Rule, found: impl Into<u64>, bound: impl Into<u64>) -> Check {
+        let (found, bound) = (found.into(), bound.into());
+        if found <= bound { Ok(()) } else { Err(self.refuse(rule, found, bound)) }
+    }
+
+    fn at_least(self, rule: Rule, found: impl Into<u64>, bound: impl Into<u64>) -> Check {
+        let (found, bound) = (found.into(), bound.into());
+        if found >= bound { Ok(()) } else { Err(self.refuse(rule, found, bound)) }
+    }
+}
+
+/// All rules about records.
+pub(crate) fn records(image: &Image<'_>) -> Check {
+    for index in 0..image.tensors() {
+        tensor(&image.tensor(TensorId(index as u16)), At { section: Section::Tensors, record: index })?;
+    }
+    for index in 0..image.cuts() {
+        cut(&image.cut(CutId(index as u16)), At { section: Section::Cuts, record: index })?;
+    }
+    let (mut ops, mut tensors) = (0, 0);
+    for index in 0..image.segments() {
+        let at = At { section: Section::Segments, record: index };
+        let record = image.segment(SegmentId(index as u16));
+        at.equal(Rule::Partition, record.first_op, ops as u64)?;
+        at.equal(Rule::Partition, record.first_tensor, tensors as u64)?;
+        ops += usize::from(record.ops);
+        tensors += usize::from(record.tensors);
+        at.at_most(Rule::Reference, ops as u64, image.ops() as u64)?;
+        at.at_most(Rule::Reference, tensors as u64, image.tensors() as u64)?;
+        segment(image, &record, at)?;
+    }
+    let at = At { section: Section::Segments, record: image.segments() };
+    at.equal(Rule::Partition, ops as u64, image.ops() as u64)?;
+    at.equal(Rule::Partition, tensors as u64, image.tensors() as u64)?;
+    let (mut entries, mut overlays) = (0, 0);
+    for index in 0..usize::from(image.configs()) {
+        let at = At { section: Section::Configs, record: index };
+        let record = image.config(ConfigId(index as u16));
+        at.equal(Rule::Partition, record.first_segment, entries as u64)?;
+        at.equal(Rule::Partition, record.first_overlay, overlays as u64)?;
+        entries += usize::from(record.segments);
+        overlays += usize::from(record.overlays);
+        at.at_most(Rule::Reference, entries as u64, image.path_entries() as u64)?;
+        at.at_most(Rule::Reference, overlays as u64, image.overlays() as u64)?;
+        config(image, &record, at)?;
+    }
+    let at = At { section: Section::Configs, record: usize::from(image.configs()) };
+    at.equal(Rule::Partition, entries as u64, image.path_entries() as u64)?;
+    at.equal(Rule::Partition, overlays as u64, image.overlays() as u64)?;
+    whole(image)
+}
+
+fn tensor(record: &Tensor, at: At) -> Check {
+    at.equal(Rule::KindKnown, record.reserved, 0u8)?;
+    at.at_least(Rule::TensorShape, record.len(), 1u8)?;
+    at.at_most(Rule::TensorShape, record.len(), (1u32 << 31) - 1)
+}
+
+fn cut(record: &Cut, at: At) -> Check {
+    at.equal(Rule::KindKnown, record.reserved, 0u8)?;
+    let len: u64 = record.shape.iter().map(|&side| u64::from(side)).product();
+    at.at_least(Rule::TensorShape, len, 1u8)
+}
+
+/// Bytes in the arena.
+fn arena_len(tensor: &Tensor) -> u64 {
+    tensor.len().next_multiple_of(u64::from(ARENA_ALIGN))
+}
+
+fn overlap(a: &Tensor, b: &Tensor) -> bool {
+    let (a_start, b_start) = (u64::from(a.offset), u64::from(b.offset));
+    a_start < b_start + arena_len(b) && b_start < a_start + arena_len(a)
+}
+
+fn segment(image: &Image<'_>, record: &Segment, at: At) -> Check {
+    if let SegmentKind::Invalid(kind) = record.kind {
+        return Err(at.refuse(Rule::KindKnown, kind, 2u8));
+    }
+    at.equal(Rule::KindKnown, record.reserved, 0u8)?;
+    at.equal(Rule::KindKnown, record.reserved2, 0u8)?;
+    at.at_least(Rule::RecordCount, record.ops, 1u8)?;
+    at.at_most(Rule::RecordCount, record.ops, MAX_SEGMENT_OPS)?;
+    at.at_most(Rule::RecordCount, record.tensors, MAX_SEGMENT_TENSORS as u64)?;
+    for cut in [record.from, record.to] {
+        at.at_most(Rule::Reference, cut.0, (image.cuts() - 1) as u64)?;
+    }
+    let own = |id: TensorId| id.0.checked_sub(record.first_tensor).filter(|&local| local < record.tensors);
+    for id in [record.input, record.output] {
+        if own(id).is_none() {
+            return Err(at.refuse(Rule::Reference, id.0, record.first_tensor));
+        }
+    }
+    at.equal(Rule::Placement, record.peak_bytes % ARENA_ALIGN, 0u8)?;
+    for local in 0..record.tensors {
+        let id = record.first_tensor + local;
+        let tensor = image.tensor(TensorId(id));
+        let at = At { section: Section::Tensors, record: usize::from(id) };
+        at.equal(Rule::Placement, tensor.offset % ARENA_ALIGN, 0u8)?;
+        at.at_most(Rule::Placement, u64::from(tensor.offset) + arena_len(&tensor), record.peak_bytes)?;
+    }
+    ends(image, record, at)?;
+    lifetimes(image, record, &own)
+}
+
+/// V19: input and output are the cuts' tensors, at the two ends.
+fn ends(image: &Image<'_>, record: &Segment, at: At) -> Check {
+    for (cut, id) in [(record.from, record.input), (record.to, record.output)] {
+        let (cut, tensor) = (image.cut(cut), image.tensor(id));
+        for (found, expected) in tensor.shape.into_iter().zip(cut.shape) {
+            at.equal(Rule::SegmentEnds, found, expected)?;
+        }
+        at.equal(Rule::SegmentEnds, tensor.zero_point as u8, cut.zero_point as u8)?;
+    }
+    at.equal(Rule::SegmentEnds, image.tensor(record.input).offset, 0u8)?;
+    let output = image.tensor(record.output);
+    at.equal(Rule::SegmentEnds, u64::from(output.offset) + arena_len(&output), record.peak_bytes)
+}
+
+/// V15 to V18 for the ops of one segment. `own` gives a tensor's position in the segment.
+fn lifetimes(image: &Image<'_>, record: &Segment, own: &impl Fn(TensorId) -> Option<u16>) -> Check {
+    // Channels written so far, and the last op that reads each tensor (`u16::MAX`: the segment's output).
+    let mut written = [0u16; MAX_SEGMENT_TENSORS];
+    let mut last_read = [0u16; MAX_SEGMENT_TENSORS];
+    let local = |id: TensorId, at: At| own(id).map(usize::from).ok_or_else(|| at.refuse(Rule::Reference, id.0, record.tensors));
+    let set = |table: &mut [u16], index: usize, value: u16| {
+        if let Some(slot) = table.get_mut(index) {
+            *slot = value;
+        }
+    };
+    let get = |table: &[u16], index: usize| table.get(index).copied().unwrap_or_default();
+    for step in 0..record.ops {
+        let id = OpId(record.first_op + step);
+        let at = At { section: Section::Ops, record: id.index() };
+        let op = image.op(id);
+        set(&mut last_read, local(op.input, at)?, step);
+        if op.input2.0 != NO_TENSOR {
+            set(&mut last_read, local(op.input2, at)?, step);
+        }
+    }
+    let segment_at = At { section: Section::Segments, record: 0 };
+    set(&mut last_read, local(record.output, segment_at)?, u16::MAX);
+    set(&mut written, local(record.input, segment_at)?, image.tensor(record.input).shape[2]);
+    for step in 0..record.ops {
+        let id = OpId(record.first_op + step);
+        let at = At { section: Section::Ops, record: id.index() };
+        let op = image.op(id);
+        op_alone(image, &op, at)?;
+        for input in [op.input, op.input2] {
+            if input.0 != NO_TENSOR {
+                at.equal(Rule::WriteBeforeRead, get(&written, local(input, at)?), image.tensor(input).shape[2])?;
+            }
+        }
+        // The output is written once; a `Move` may write it in parts, from the first channel on.
+        let output = local(op.output, at)?;
+        let (from, channels) = match op.kind {
+            OpKind::Move => (op.first_channel, op.groups),
+            _ => (0, image.tensor(op.output).shape[2]),
+        };
+        at.equal(Rule::WriteBeforeRead, get(&written, output), from)?;
+        let new = from == 0;
+        set(&mut written, output, from.saturating_add(channels));
+        // What this op brings to life must not touch anything that is still needed.
+        let brought = [Some(op.output).filter(|_| new), Some(op.scratch).filter(|id| id.0 != NO_TENSOR)];
+        for fresh in brought.into_iter().flatten() {
+            let fresh_local = local(fresh, at)?;
+            let fresh_tensor = image.tensor(fresh);
+            for other in 0..record.tensors {
+                let index = usize::from(other);
+                let live = get(&written, index) > 0 && get(&last_read, index) >= step || index == output;
+                if index != fresh_local && live && overlap(&fresh_tensor, &image.tensor(TensorId(record.first_tensor + other))) {
+                    return Err(at.refuse(Rule::Placement, fresh.0, record.first_tensor + other));
+                }
+            }
+        }
+        if op.scratch.0 != NO_TENSOR {
+            // Scratch belongs to ops alone: nothing reads or writes it as an activation.
+            at.equal(Rule::WriteBeforeRead, get(&written, local(op.scratch, at)?), 0u8)?;
+        }
+    }
+    let output = image.tensor(record.output);
+    segment_at.equal(Rule::WriteBeforeRead, get(&written, local(record.output, segment_at)?), output.shape[2])
+}
+
+/// V11, V12, V15 and V16 for one op.
+fn op_alone(image: &Image<'_>, op: &Op, at: At) -> Check {
+    if let OpKind::Invalid(kind) = op.kind {
+        return Err(at.refuse(Rule::KindKnown, kind, 6u8));
+    }
+    at.equal(Rule::KindKnown, op.reserved, 0u8)?;
+    at.at_most(Rule::Numeric, (i64::from(op.min) + 128) as u64, (i64::from(op.max) + 128) as u64)?;
+    let (input, output) = (image.tensor(op.input), image.tensor(op.output));
+    let is_add = op.kind == OpKind::Add;
+    if is_add == (op.input2.0 == NO_TENSOR) {
+        return Err(at.refuse(Rule::Reference, op.input2.0, NO_TENSOR));
+    }
+    match op.kind {
+        OpKind::Conv | OpKind::Depthwise => {
+            window(op, &input, &output, at)?;
+            convolution(image, op, &input, &output, at)
+        }
+        OpKind::AveragePool | OpKind::MaxPool => {
+            window(op, &input, &output, at)?;
+            at.equal(Rule::Geometry, output.shape[2], input.shape[2])?;
+            if op.kind == OpKind::AveragePool {
+                // |Σ (x - zero)| ≤ 65,025 · 255 stays inside 31 bits.
+                rescale(op.factors[0], op.shift, at)?;
+            }
+            Ok(())
+        }
+        OpKind::Add => {
+            let input2 = image.tensor(op.input2);
+            for (found, expected) in input.shape.into_iter().chain(input2.shape).zip(output.shape.into_iter().cycle()) {
+                at.equal(Rule::Geometry, found, expected)?;
+            }
+            for factor in op.factors {
+                at.at_most(Rule::Numeric, factor.unsigned_abs(), i16::MAX.unsigned_abs())?;
+            }
+            // 2 · 128 · 32,767 + constant stays inside 31 bits.
+            at.at_most(Rule::Numeric, op.constant.unsigned_abs(), 1u32 << 30)?;
+            at.at_most(Rule::Numeric, op.shift, 30u8)
+        }
+        OpKind::Move => {
+            for count in op.step.into_iter().chain(op.repeat) {
+                at.at_least(Rule::Geometry, count, 1u8)?;
+            }
+            at.at_least(Rule::Geometry, op.groups, 1u8)?;
+            at.at_most(Rule::Geometry, u32::from(op.first_channel) + u32::from(op.groups), output.shape[2])
+        }
+        OpKind::Invalid(_) => Ok(()),
+    }
+}
+
+fn rescale(multiplier: i32, shift: u8, at: At) -> Check {
+    if multiplier < 0 {
+        return Err(at.refuse(Rule::Numeric, multiplier.unsigned_abs(), 0u8));
+    }
+    at.at_least(Rule::Numeric, shift, 1u8)?;
+    at.at_most(Rule::Numeric, shift, 62u8)
+}
+
+fn window(op: &Op, input: &Tensor, output: &Tensor, at: At) -> Check {
+    let [top, left, bottom, right] = op.pad;
+    for (axis, (before, after)) in [(top, bottom), (left, right)].into_iter().enumerate() {
+        let pick = |pair: [u8; 2]| pair.get(axis).copied().unwrap_or_default();
+        let side = |tensor: &Tensor| u32::from(tensor.shape.get(axis).copied().unwrap_or_default());
+        let (kernel, stride) = (pick(op.kernel), pick(op.stride));
+        at.at_least(Rule::Geometry, kernel, 1u8)?;
+        at.at_least(Rule::Geometry, stride, 1u8)?;
+        // A window always sees the map, so a maximum and a mean exist.
+        at.at_most(Rule::Geometry, before, kernel - 1)?;
+        at.at_most(Rule::Geometry, after, kernel - 1)?;
+        let padded = side(input) + u32::from(before) + u32::from(after);
+        at.at_least(Rule::Geometry, padded, kernel)?;
+        at.equal(Rule::Geometry, side(output), (padded - u32::from(kernel)) / u32::from(stride) + 1)?;
+    }
+    Ok(())
+}
+
+fn convolution(image: &Image<'_>, op: &Op, input: &Tensor, output: &Tensor, at: At) -> Check {
+    let (inputs, outputs) = (input.shape[2], output.shape[2]);
+    at.at_least(Rule::Geometry, op.groups, 1u8)?;
+    at.equal(Rule::Geometry, inputs % op.groups, 0u8)?;
+    at.equal(Rule::Geometry, outputs % op.groups, 0u8)?;
+    if op.kind == OpKind::Depthwise {
+        at.equal(Rule::Geometry, op.groups, inputs)?;
+        at.equal(Rule::Geometry, outputs, inputs)?;
+    }
+    at.at_most(Rule::Numeric, op.reduction(input), MAX_REDUCTION)?;
+    let channels = u64::from(outputs);
+    let parts = [
+        (op.weights, op.weight_bytes(input, output)),
+        (op.bias, 4 * channels),
+        (op.multiplier, 4 * channels),
+        (op.shifts, channels),
+    ];
+    for (offset, len) in parts {
+        at.at_most(Rule::Reference, u64::from(offset) + len, image.data_len() as u64)?;
+    }
+    biases(image, op.bias, outputs, at)?;
+    let multipliers = image.data(op.multiplier, 4 * usize::from(outputs)).as_chunks::<4>().0;
+    let shifts = image.data(op.shifts, usize::from(outputs));
+    for (multiplier, &shift) in multipliers.iter().zip(shifts) {
+        rescale(i32::from_le_bytes(*multiplier), shift, at)?;
+    }
+    Ok(())
+}
+
+fn biases(image: &Image<'_>, offset: u32, channels: u16, at: At) -> Check {
+    for bias in image.data(offset, 4 * usize::from(channels)).as_chunks::<4>().0 {
+        at.at_most(Rule::Numeric, i32::from_le_bytes(*bias).unsigned_abs(), MAX_BIAS)?;
+    }
+    Ok(())
+}
+
+fn config(image: &Image<'_>, record: &Config, at: At) -> Check {
+    let meta = image.meta();
+    at.at_least(Rule::Path, record.segments, 1u8)?;
+    at.at_most(Rule::Path, record.segments, MAX_PATH)?;
+    let mut cut = meta.input;
+    let (mut ticks, mut macs, mut arena) = (0u64, 0u64, 0u32);
+    // Overlays follow the ops of the path, so one walk meets them all.
+    let mut overlay = 0;
+    for id in image.path(record) {
+        at.at_most(Rule::Reference, id.0, (image.segments() - 1) as u64)?;
+        let segment = image.segment(id);
+        at.equal(Rule::Path, segment.from.0, cut.0)?;
+        cut = segment.to;
+        ticks += u64::from(segment.ticks);
+        macs = macs.saturating_add(segment.macs);
+        arena = arena.max(segment.peak_bytes);
+        let mut next_op = segment.first_op;
+        while overlay < record.overlays {
+            let found = image.overlay(record, overlay);
+            let end = u32::from(segment.first_op) + u32::from(segment.ops);
+            if found.op.0 < next_op || u32::from(found.op.0) >= end {
+                break;
+            }
+            let at = At { section: Section::Overlays, record: usize::from(record.first_overlay + overlay) };
+            at.equal(Rule::KindKnown, found.reserved, 0u8)?;
+            let op = image.op(found.op);
+            if !matches!(op.kind, OpKind::Conv | OpKind::Depthwise) {
+                return Err(at.refuse(Rule::OverlayOrder, found.op.0, next_op));
+            }
+            let channels = image.tensor(op.output).shape[2];
+            at.at_most(Rule::Reference, u64::from(found.bias) + 4 * u64::from(channels), image.data_len() as u64)?;
+            biases(image, found.bias, channels, at)?;
+            next_op = found.op.0 + 1;
+            overlay += 1;
+        }
+    }
+    at.equal(Rule::Path, cut.0, meta.output.0)?;
+    at.equal(Rule::OverlayOrder, overlay, record.overlays)?;
+    at.equal(Rule::ConfigCost, record.ticks, ticks)?;
+    at.equal(Rule::ConfigCost, record.macs, macs)?;
+    at.equal(Rule::ConfigCost, record.arena_bytes, arena)?;
+    at.at_most(Rule::ConfigCost, record.arena_bytes, meta.arena_bytes)?;
+    at.at_most(Rule::ConfigCost, record.score.max(record.float_score), 10_000u16)?;
+    text(image, record.name, at)
+}
+
+fn text(image: &Image<'_>, range: Range, at: At) -> Check {
+    inside(image, range, at)?;
+    match core::str::from_utf8(image.range(range)) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(at.refuse(Rule::Text, error.valid_up_to() as u64, range.len)),
+    }
+}
+
+fn inside(image: &Image<'_>, range: Range, at: At) -> Check {
+    at.at_most(Rule::Reference, u64::from(range.offset) + u64::from(range.len), image.data_len() as u64)
+}
+
+/// What belongs to the whole image.
+fn whole(image: &Image<'_>) -> Check {
+    let at = At { section: Section::Meta, record: 0 };
+    let meta = image.meta();
+    for cut in [meta.input, meta.output] {
+        at.at_most(Rule::Reference, cut.0, (image.cuts() - 1) as u64)?;
+    }
+    at.equal(Rule::KindKnown, u8::from(meta.reserved != [0; 20]), 0u8)?;
+    let (input, output) = (image.cut(meta.input), image.cut(meta.output));
+    let len = |cut: &Cut| cut.shape.iter().map(|&side| u64::from(side)).product::<u64>();
+    at.at_most(Rule::Geometry, input.shape[2], MAX_INPUT_CHANNELS)?;
+    at.at_most(Rule::Geometry, meta.classes, len(&output))?;
+    at.at_most(Rule::Reference, meta.anchors, image.configs())?;
+    for range in [meta.preprocess, meta.test_input, meta.test_outputs] {
+        inside(image, range, at)?;
+    }
+    at.equal(Rule::SelfTest, meta.preprocess.len, 256 * u32::from(input.shape[2]))?;
+    at.equal(Rule::SelfTest, meta.test_input.len, len(&input))?;
+    at.equal(Rule::SelfTest, meta.test_outputs.len, len(&output).saturating_mul(image.configs().into()))?;
+    for range in [meta.name, meta.target, meta.labels, meta.anchor_names] {
+        text(image, range, at)?;
+    }
+    at.equal(Rule::Text, image.text(meta.labels).lines().count() as u64, meta.classes)?;
+    at.equal(Rule::Text, image.text(meta.anchor_names).lines().count() as u64, meta.anchors)
+}

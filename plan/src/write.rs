@@ -1,0 +1,97 @@
+//! [`ImageWriter`]: records in, bytes out; the inverse of [`crate::Image::parse`].
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use crate::bytes::{Field, seal};
+use crate::error::Section;
+use crate::layout::{ALIGN, HEADER_LEN, MAGIC, MAJOR, MINOR, SECTION_ENTRY_LEN, TARGET_CLASS_PORTABLE};
+use crate::record::{Config, Cut, Meta, Op, Overlay, Range, Segment, SegmentId, Tensor};
+
+/// Collects the parts of an image. Equal parts give equal bytes.
+#[derive(Clone, Debug)]
+pub struct ImageWriter {
+    /// Facts about the whole image.
+    pub meta: Meta,
+    /// Cuts.
+    pub cuts: Vec<Cut>,
+    /// Tensors, segment by segment.
+    pub tensors: Vec<Tensor>,
+    /// Ops, segment by segment.
+    pub ops: Vec<Op>,
+    /// Segments.
+    pub segments: Vec<Segment>,
+    /// Configs, anchors first.
+    pub configs: Vec<Config>,
+    /// Paths, config by config.
+    pub path: Vec<SegmentId>,
+    /// Overlays, config by config.
+    pub overlays: Vec<Overlay>,
+    /// Data section.
+    pub data: Vec<u8>,
+}
+
+impl ImageWriter {
+    /// Without any record but `meta`.
+    #[must_use]
+    pub fn new(meta: Meta) -> Self {
+        Self {
+            meta,
+            cuts: vec![],
+            tensors: vec![],
+            ops: vec![],
+            segments: vec![],
+            configs: vec![],
+            path: vec![],
+            overlays: vec![],
+            data: vec![],
+        }
+    }
+
+    /// Appends bytes to the data section at the next word and returns where they are.
+    pub fn put(&mut self, bytes: &[u8]) -> Range {
+        self.data.resize(self.data.len().next_multiple_of(ALIGN), 0);
+        let range = Range { offset: self.data.len() as u32, len: bytes.len() as u32 };
+        self.data.extend_from_slice(bytes);
+        range
+    }
+
+    /// The image. Not validated: parse it.
+    #[must_use]
+    pub fn finish(&self) -> Vec<u8> {
+        let sections = [
+            (Section::Meta, records(core::slice::from_ref(&self.meta))),
+            (Section::Cuts, records(&self.cuts)),
+            (Section::Tensors, records(&self.tensors)),
+            (Section::Ops, records(&self.ops)),
+            (Section::Segments, records(&self.segments)),
+            (Section::Configs, records(&self.configs)),
+            (Section::Path, records(&self.path)),
+            (Section::Overlays, records(&self.overlays)),
+            (Section::Data, self.data.clone()),
+        ];
+        let mut bytes = vec![0; HEADER_LEN + sections.len() * SECTION_ENTRY_LEN];
+        for (index, (section, content)) in sections.iter().enumerate() {
+            bytes.resize(bytes.len().next_multiple_of(ALIGN), 0);
+            let entry = HEADER_LEN + index * SECTION_ENTRY_LEN;
+            let range = [bytes.len() as u32, content.len() as u32];
+            [section.id(), 0].write(&mut bytes[entry..]);
+            range.write(&mut bytes[entry + 4..]);
+            bytes.extend_from_slice(content);
+        }
+        bytes[..4].copy_from_slice(&MAGIC);
+        [MAJOR, MINOR].write(&mut bytes[4..]);
+        (bytes.len() as u32).write(&mut bytes[8..]);
+        [TARGET_CLASS_PORTABLE, sections.len() as u16].write(&mut bytes[16..]);
+        seal(&mut bytes);
+        bytes
+    }
+}
+
+fn records<T: Field>(values: &[T]) -> Vec<u8> {
+    let mut bytes = vec![0; values.len() * T::LEN];
+    for (value, chunk) in values.iter().zip(bytes.chunks_exact_mut(T::LEN)) {
+        value.write(chunk);
+    }
+    bytes
+}

@@ -1,0 +1,178 @@
+//! Each rule of `docs/image-format.md` is broken alone, in an image that is otherwise good, and must be the one
+//! that is reported.
+
+use plan::layout::{HEADER_LEN, NO_TENSOR, SECTION_ENTRY_LEN};
+use plan::{CutId, Image, ImageWriter, OpId, OpKind, Rule, SegmentId, SegmentKind, TensorId, sample, seal};
+
+/// Breaks a rule in the parts, before they become bytes.
+type BreakParts = fn(&mut ImageWriter);
+/// Breaks a rule in the bytes; the checksum is renewed afterwards.
+type BreakBytes = fn(&mut Vec<u8>);
+
+fn refused(bytes: &[u8]) -> Option<Rule> {
+    Image::parse(bytes).err().map(|error| error.rule)
+}
+
+#[test]
+fn the_sample_is_an_image() {
+    let bytes = sample::writer().finish();
+    let image = Image::parse(&bytes).expect("the sample obeys every rule");
+    assert_eq!(image.configs(), 3);
+    assert_eq!(image.text(image.meta().name), "sample");
+    assert_eq!(image.label(1), "right");
+    assert_eq!(image.path(&image.config(plan::ConfigId(2))).count(), 4);
+    assert_eq!(image.test_output(plan::ConfigId(2)).len(), 2);
+}
+
+#[test]
+fn every_rule_is_enforced() {
+    let in_parts: &[(Rule, &str, BreakParts)] = &[
+        (Rule::RecordCount, "a segment without ops", |w| {
+            let gone = w.segments[0].ops;
+            w.ops.drain(..usize::from(gone));
+            w.segments[0].ops = 0;
+            for segment in &mut w.segments[1..] {
+                segment.first_op -= gone;
+            }
+        }),
+        (Rule::KindKnown, "an unknown op", |w| w.ops[0].kind = OpKind::Invalid(99)),
+        (Rule::KindKnown, "an unknown segment kind", |w| w.segments[0].kind = SegmentKind::Invalid(9)),
+        (Rule::KindKnown, "a reserved field", |w| w.ops[1].reserved = 1),
+        (Rule::KindKnown, "a reserved field of meta", |w| w.meta.reserved[19] = 1),
+        (Rule::Reference, "weights behind the data", |w| w.ops[0].weights = u32::MAX),
+        (Rule::Reference, "a tensor of another segment", |w| w.ops[0].input = TensorId(5)),
+        (Rule::Reference, "a cut that is not there", |w| w.segments[0].to = CutId(77)),
+        (Rule::Reference, "a segment that is not there", |w| w.path[0] = SegmentId(77)),
+        (Rule::Reference, "a name behind the data", |w| w.meta.name.offset = u32::MAX),
+        (Rule::Reference, "an addition of one tensor", |w| w.ops[5].input2 = TensorId(NO_TENSOR)),
+        (Rule::TensorShape, "an empty tensor", |w| w.tensors[0].shape[1] = 0),
+        (Rule::TensorShape, "an empty cut", |w| w.cuts[0].shape[1] = 0),
+        (Rule::Partition, "ops shared by two segments", |w| w.segments[1].first_op = 0),
+        (Rule::Partition, "tensors left over", |w| {
+            let copy = w.tensors[0];
+            w.tensors.push(copy);
+        }),
+        (Rule::Partition, "paths that overlap", |w| w.configs[1].first_segment = 1),
+        (Rule::Geometry, "a window that gives another size", |w| w.ops[0].pad = [0; 4]),
+        (Rule::Geometry, "a step of nothing", |w| w.ops[0].stride = [0; 2]),
+        (Rule::Geometry, "groups that do not divide", |w| w.ops[0].groups = 2),
+        (Rule::Geometry, "more classes than scores", |w| w.meta.classes = 3),
+        (Rule::Numeric, "a bias that could overflow", |w| {
+            let at = w.ops[0].bias as usize;
+            w.data[at..at + 4].copy_from_slice(&i32::MAX.to_le_bytes());
+        }),
+        (Rule::Numeric, "a negative multiplier", |w| {
+            let at = w.ops[0].multiplier as usize;
+            w.data[at..at + 4].copy_from_slice(&(-1i32).to_le_bytes());
+        }),
+        (Rule::Numeric, "a shift by everything", |w| {
+            let at = w.ops[0].shifts as usize;
+            w.data[at] = 63;
+        }),
+        (Rule::Numeric, "an empty clamp", |w| (w.ops[0].min, w.ops[0].max) = (5, 4)),
+        (Rule::WriteBeforeRead, "a tensor that nobody wrote", |w| w.ops[5].input = w.ops[5].output),
+        (Rule::WriteBeforeRead, "an output written twice", |w| w.ops[4].output = w.ops[4].input),
+        (Rule::Placement, "scratch over the input", |w| {
+            let scratch = w.ops[0].scratch.index();
+            w.tensors[scratch].offset = 0;
+        }),
+        (Rule::Placement, "an offset that is not aligned", |w| w.tensors[2].offset += 1),
+        (Rule::Placement, "a tensor behind the peak", |w| w.tensors[2].offset += 4096),
+        (Rule::SegmentEnds, "an input that is not at its end", |w| {
+            w.tensors[0].offset = 16;
+        }),
+        (Rule::SegmentEnds, "another zero point than the cut's", |w| w.tensors[0].zero_point = 7),
+        (Rule::Path, "a path that jumps", |w| w.path[1] = SegmentId(4)),
+        (Rule::ConfigCost, "costs that do not add up", |w| w.configs[1].ticks += 1),
+        (Rule::ConfigCost, "an arena too small", |w| w.meta.arena_bytes -= 16),
+        (Rule::ConfigCost, "a score over 100 %", |w| w.configs[0].score = 10_001),
+        (Rule::OverlayOrder, "an overlay of another path", |w| w.overlays[0].op = OpId(1)),
+        (Rule::OverlayOrder, "an overlay of an addition", |w| w.overlays[0].op = OpId(w.overlays[0].op.0 + 1)),
+        (Rule::SelfTest, "no self-test input", |w| w.meta.test_input.len = 0),
+        (Rule::Text, "a name that is not UTF-8", |w| {
+            let at = w.meta.name.offset as usize;
+            w.data[at] = 0xff;
+        }),
+        (Rule::Text, "a label too few", |w| w.meta.labels.len = 4),
+    ];
+    for (rule, what, break_it) in in_parts {
+        let mut writer = sample::writer();
+        break_it(&mut writer);
+        assert_eq!(refused(&writer.finish()), Some(*rule), "{what}");
+    }
+    let in_bytes: &[(Rule, &str, BreakBytes)] = &[
+        (Rule::Magic, "another file", |b| b[0] = b'X'),
+        (Rule::Version, "a later major version", |b| b[4] += 1),
+        (Rule::Length, "cut short", |b| {
+            b.pop();
+        }),
+        (Rule::TargetClass, "another weight layout", |b| b[16] = 1),
+        (Rule::SectionTable, "too many sections", |b| b[18] = 33),
+        (Rule::SectionKnown, "a section from the future", |b| b[HEADER_LEN] = 200),
+        (Rule::SectionOnce, "a section twice", |b| b[HEADER_LEN + SECTION_ENTRY_LEN] = 1),
+        (Rule::SectionPlace, "a section outside", |b| b[HEADER_LEN + 7] = 0x7f),
+        (Rule::SectionPlace, "half a record", |b| b[HEADER_LEN + SECTION_ENTRY_LEN + 8] -= 4),
+        (Rule::RecordCount, "no cuts", |b| {
+            b[HEADER_LEN + SECTION_ENTRY_LEN + 8..HEADER_LEN + SECTION_ENTRY_LEN + 12].fill(0);
+        }),
+    ];
+    for (rule, what, break_it) in in_bytes {
+        let mut bytes = sample::writer().finish();
+        break_it(&mut bytes);
+        seal(&mut bytes);
+        assert_eq!(refused(&bytes), Some(*rule), "{what}");
+    }
+    let tested: Vec<Rule> = in_parts.iter().map(|case| case.0).chain(in_bytes.iter().map(|case| case.0)).collect();
+    for rule in Rule::ALL {
+        assert!(tested.contains(rule) || *rule == Rule::Checksum, "no case breaks {rule:?}");
+    }
+}
+
+#[test]
+fn a_change_of_any_byte_is_refused() {
+    let good = sample::writer().finish();
+    for at in 0..good.len() {
+        let mut bytes = good.clone();
+        bytes[at] ^= 0x10;
+        assert!(Image::parse(&bytes).is_err(), "byte {at}");
+    }
+    let mut bytes = good.clone();
+    bytes[200] ^= 1;
+    assert_eq!(refused(&bytes), Some(Rule::Checksum));
+}
+
+#[test]
+fn an_image_cut_short_anywhere_is_refused() {
+    let good = sample::writer().finish();
+    for len in 0..good.len() {
+        assert!(Image::parse(&good[..len]).is_err(), "{len} bytes");
+    }
+}
+
+#[test]
+fn an_optional_section_of_a_later_minor_version_is_skipped() {
+    let good = sample::writer().finish();
+    let sections = usize::from(good[18]);
+    let table_end = HEADER_LEN + sections * SECTION_ENTRY_LEN;
+    let mut bytes = good[..table_end].to_vec();
+    bytes.extend_from_slice(&[0; SECTION_ENTRY_LEN]);
+    bytes.extend_from_slice(&good[table_end..]);
+    for section in 0..sections {
+        let at = HEADER_LEN + section * SECTION_ENTRY_LEN + 4;
+        let offset = u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) + SECTION_ENTRY_LEN as u32;
+        bytes[at..at + 4].copy_from_slice(&offset.to_le_bytes());
+    }
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    let end = bytes.len() as u32;
+    bytes.extend_from_slice(b"new!");
+    bytes[table_end..table_end + 2].copy_from_slice(&200u16.to_le_bytes());
+    bytes[table_end + 2] = 1;
+    bytes[table_end + 4..table_end + 8].copy_from_slice(&end.to_le_bytes());
+    bytes[table_end + 8] = 4;
+    bytes[5] += 1;
+    bytes[18] += 1;
+    let len = bytes.len() as u32;
+    bytes[8..12].copy_from_slice(&len.to_le_bytes());
+    seal(&mut bytes);
+    assert!(Image::parse(&bytes).is_ok());
+}

@@ -1,0 +1,35 @@
+//! Two-ended arena: where a tensor of a segment lies in the caller's slice.
+//!
+//! A segment's offsets count from the end where its input is; its output sits at the other end, and the next
+//! segment counts from there. So every second segment runs mirrored, and no tensor is ever moved.
+
+use core::ops::Range;
+
+use plan::layout::ARENA_ALIGN;
+use plan::{Segment, Tensor, TensorId};
+
+/// The part of the arena that is used, and which way round.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct View {
+    /// Usable bytes, a multiple of [`ARENA_ALIGN`].
+    pub len: usize,
+    /// The segment's input is at the high end.
+    pub mirrored: bool,
+}
+
+/// Bytes of an arena that can be used: whole alignment steps.
+pub(crate) fn usable(len: usize) -> usize {
+    len - len % ARENA_ALIGN as usize
+}
+
+impl View {
+    /// Bytes of `tensor`, number `id`, of `segment`. Inside `0..len` if the arena holds the segment's peak.
+    pub fn range(self, segment: &Segment, id: TensorId, tensor: &Tensor) -> Range<usize> {
+        let len = tensor.len() as usize;
+        let room = len.next_multiple_of(ARENA_ALIGN as usize);
+        // The output moves outwards with a larger arena; everything else stays where the plan put it.
+        let offset = if id == segment.output { self.len.saturating_sub(room) } else { tensor.offset as usize };
+        let start = if self.mirrored { self.len.saturating_sub(offset + room) } else { offset };
+        start..start + len
+    }
+}

@@ -1,0 +1,225 @@
+//! [`Engine`]: walks the segments of a config.
+
+use kernels::Isa;
+use plan::layout::ARENA_ALIGN;
+use plan::{Config, ConfigId, Cut, CutId, Image, OpId, Segment, SegmentId};
+
+use crate::arena::{View, usable};
+use crate::error::RunError;
+use crate::exec;
+use crate::policy;
+
+/// Where a run stands after a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// At a cut: go on, switch, yield or stop.
+    Cut(CutId),
+    /// The output is ready.
+    Done,
+}
+
+/// An image, an arena and the position on a path.
+pub struct Engine<'a, I> {
+    isa: I,
+    image: Image<'a>,
+    arena: &'a mut [i8],
+    /// Config that is running.
+    config: ConfigId,
+    record: Config,
+    /// Segments already run; `None` before `begin`.
+    done: Option<u16>,
+    /// Overlays already passed.
+    overlay: u16,
+}
+
+fn elements(cut: &Cut) -> usize {
+    cut.shape.iter().map(|&side| usize::from(side)).product()
+}
+
+impl<'a, I: Isa> Engine<'a, I> {
+    /// An engine on an image and the memory for its activations. Of `arena` the largest multiple of 16 bytes is
+    /// used; configs that need more are never chosen.
+    ///
+    /// # Errors
+    /// [`RunError::ArenaTooSmall`] with the bytes of the smallest config if not even that one fits.
+    pub fn new(isa: I, image: Image<'a>, arena: &'a mut [i8]) -> Result<Self, RunError> {
+        let found = u32::try_from(usable(arena.len())).unwrap_or(u32::MAX - u32::MAX % ARENA_ALIGN);
+        let needed = (0..image.configs()).map(|number| image.config(ConfigId(number)).arena_bytes).min().unwrap_or(0);
+        if found < needed {
+            return Err(RunError::ArenaTooSmall { found, needed });
+        }
+        let arena = arena.get_mut(..found as usize).unwrap_or_default();
+        let config = ConfigId(0);
+        Ok(Self { isa, image, arena, config, record: image.config(config), done: None, overlay: 0 })
+    }
+
+    /// The image.
+    pub fn image(&self) -> &Image<'a> {
+        &self.image
+    }
+
+    /// Usable bytes of the arena.
+    #[must_use]
+    pub fn arena_bytes(&self) -> u32 {
+        self.arena.len() as u32
+    }
+
+    /// Where the input goes: int8 `[H, W, C]`. Ends a run that was under way; a run overwrites it.
+    pub fn input_mut(&mut self) -> &mut [i8] {
+        self.done = None;
+        let len = elements(&self.image.cut(self.image.meta().input));
+        self.arena.get_mut(..len).unwrap_or_default()
+    }
+
+    /// Writes the input from pixels `[H, W, C]` of 0..=255, by the image's own tables.
+    ///
+    /// # Errors
+    /// [`RunError::InputSize`].
+    pub fn preprocess(&mut self, pixels: &[u8]) -> Result<(), RunError> {
+        let image = self.image;
+        let channels = image.cut(image.meta().input).shape[2];
+        let input = self.input_mut();
+        if pixels.len() != input.len() {
+            return Err(RunError::InputSize { found: pixels.len() as u32, expected: input.len() as u32 });
+        }
+        for channel in 0..channels {
+            let table = image.preprocess(channel);
+            let (first, every) = (usize::from(channel), usize::from(channels));
+            for (value, &pixel) in input.iter_mut().zip(pixels).skip(first).step_by(every) {
+                *value = table.get(usize::from(pixel)).copied().unwrap_or_default() as i8;
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts a config on the input that is in the arena.
+    ///
+    /// # Errors
+    /// [`RunError::NoSuchConfig`], [`RunError::ArenaTooSmall`].
+    pub fn begin(&mut self, config: ConfigId) -> Result<(), RunError> {
+        self.record = self.fitting(config)?;
+        self.config = config;
+        self.done = Some(0);
+        self.overlay = 0;
+        Ok(())
+    }
+
+    fn fitting(&self, config: ConfigId) -> Result<Config, RunError> {
+        if config.0 >= self.image.configs() {
+            return Err(RunError::NoSuchConfig { config: config.0, configs: self.image.configs() });
+        }
+        let record = self.image.config(config);
+        if record.arena_bytes > self.arena_bytes() {
+            return Err(RunError::ArenaTooSmall { found: self.arena_bytes(), needed: record.arena_bytes });
+        }
+        Ok(record)
+    }
+
+    /// At a cut: goes on as another config that shares the segments already run. Nothing is copied.
+    ///
+    /// # Errors
+    /// [`RunError::NotRunning`], [`RunError::OtherPath`], [`RunError::NoSuchConfig`], [`RunError::ArenaTooSmall`].
+    pub fn switch(&mut self, config: ConfigId) -> Result<(), RunError> {
+        let done = self.done.ok_or(RunError::NotRunning)?;
+        let record = self.fitting(config)?;
+        if !policy::shares(&self.image, &self.record, &record, done) {
+            return Err(RunError::OtherPath { config: config.0, done });
+        }
+        self.config = config;
+        self.record = record;
+        self.overlay = 0;
+        if record.overlays > 0 {
+            for step in 0..done {
+                let segment = self.image.segment(self.image.path_segment(&record, step));
+                for op in segment.first_op..segment.first_op + segment.ops {
+                    self.overlay_bias(OpId(op));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs the next segment.
+    ///
+    /// # Errors
+    /// [`RunError::NotRunning`] before `begin` and after the last segment; [`RunError::Kernel`].
+    pub fn step(&mut self) -> Result<Progress, RunError> {
+        let done = self.done.filter(|&done| done < self.record.segments).ok_or(RunError::NotRunning)?;
+        let segment = self.image.segment(self.image.path_segment(&self.record, done));
+        let view = View { len: self.arena.len(), mirrored: done % 2 == 1 };
+        for op in segment.first_op..segment.first_op + segment.ops {
+            let bias = self.overlay_bias(OpId(op));
+            exec::run(self.isa, &self.image, &segment, OpId(op), bias, view, self.arena)?;
+        }
+        self.done = Some(done + 1);
+        Ok(if done + 1 == self.record.segments { Progress::Done } else { Progress::Cut(segment.to) })
+    }
+
+    /// The bias that the config gives op `op`, if it does. Ops are asked in the order of the path.
+    fn overlay_bias(&mut self, op: OpId) -> Option<u32> {
+        if self.overlay >= self.record.overlays {
+            return None;
+        }
+        let overlay = self.image.overlay(&self.record, self.overlay);
+        if overlay.op != op {
+            return None;
+        }
+        self.overlay += 1;
+        Some(overlay.bias)
+    }
+
+    /// Segments already run.
+    #[must_use]
+    pub fn done(&self) -> u16 {
+        self.done.unwrap_or(0)
+    }
+
+    /// Config that is running.
+    #[must_use]
+    pub fn config(&self) -> ConfigId {
+        self.config
+    }
+
+    /// The segment that was run last and its ticks in the cost table.
+    #[must_use]
+    pub fn last_segment(&self) -> (SegmentId, u32) {
+        let id = self.image.path_segment(&self.record, self.done().saturating_sub(1));
+        (id, self.image.segment(id).ticks)
+    }
+
+    /// The tensor at the cut that was reached last: int8 `[H, W, C]`; the input before the first step.
+    #[must_use]
+    pub fn features(&self) -> &[i8] {
+        let Some(step) = self.done().checked_sub(1) else {
+            let len = elements(&self.image.cut(self.image.meta().input));
+            return self.arena.get(..len).unwrap_or_default();
+        };
+        let segment: Segment = self.image.segment(self.image.path_segment(&self.record, step));
+        let view = View { len: self.arena.len(), mirrored: step % 2 == 1 };
+        let range = view.range(&segment, segment.output, &self.image.tensor(segment.output));
+        self.arena.get(range).unwrap_or_default()
+    }
+
+    /// Class with the highest score of the output; of equal ones the first. 0 before a run is done.
+    #[must_use]
+    pub fn class(&self) -> u16 {
+        let classes = usize::from(self.image.meta().classes);
+        let mut best = (0, i8::MIN);
+        for (class, &score) in (0u16..).zip(self.features().iter().take(classes)) {
+            if score > best.1 {
+                best = (class, score);
+            }
+        }
+        best.0
+    }
+
+    /// Runs a config on the input that is in the arena and returns the output, int8.
+    ///
+    /// # Errors
+    /// What [`Engine::begin`] and [`Engine::step`] return.
+    pub fn run_config(&mut self, config: ConfigId) -> Result<&[i8], RunError> {
+        self.begin(config)?;
+        while let Progress::Cut(_) = self.step()? {}
+        Ok(self.features())
+    }
+}

@@ -1,0 +1,220 @@
+//! What the later stages of the compiler hand to one another: a family cut into segments, in float, then with
+//! ranges, then in integers, then with places, then with costs and scores.
+//!
+//! Segments are numbered once, by `learn`, and keep their numbers to the end: blocks of the first anchor, of the
+//! second, …, then stitches in the order of [`crate::cut::Blocks`]' pairs.
+
+use crate::graph::Node;
+
+/// A place where a path may change segment. Cut 0 is the input, cut 1 the output; both belong to all anchors.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cut {
+    /// Rows, columns, channels.
+    pub shape: [usize; 3],
+    /// The anchor, `None` for the input and the output.
+    pub anchor: Option<usize>,
+    /// Position in the anchor, counted from its input.
+    pub position: usize,
+}
+
+/// Block or stitch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Operations of one anchor between two neighbouring cuts.
+    Block,
+    /// A learned layer from a cut of one anchor to a cut of another.
+    Stitch,
+}
+
+/// A segment in float. Node inputs and outputs index `tensors`.
+#[derive(Clone, Debug)]
+pub struct Segment {
+    /// Block or stitch.
+    pub kind: Kind,
+    /// For people: `small.3` (block 3 of small) or `small.2>medium.3`.
+    pub name: String,
+    /// Cut that it starts from.
+    pub from: usize,
+    /// Cut that it reaches.
+    pub to: usize,
+    /// Shapes `[H, W, C]`.
+    pub tensors: Vec<[usize; 3]>,
+    /// Operations in order.
+    pub nodes: Vec<Node>,
+    /// Tensor that holds the cut `from`.
+    pub input: usize,
+    /// Tensor that holds the cut `to`.
+    pub output: usize,
+    /// Multiply-accumulates.
+    pub macs: u64,
+}
+
+/// Another bias for one convolution of one path (statistics correction).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Correction {
+    /// Segment, an entry of the path.
+    pub segment: usize,
+    /// Node of the segment.
+    pub node: usize,
+    /// The whole bias that replaces the node's, one value per output channel.
+    pub bias: Vec<f32>,
+}
+
+/// One path through the family.
+#[derive(Clone, Debug)]
+pub struct Path {
+    /// Anchor name, or `small.2>medium.3` for a stitched path.
+    pub name: String,
+    /// Segments in order, from cut 0 to cut 1.
+    pub segments: Vec<usize>,
+    /// Corrections in order of the path; none for an anchor.
+    pub corrections: Vec<Correction>,
+}
+
+/// Output of `learn`: every segment with float weights, every path. The first paths are the anchors, in order.
+#[derive(Clone, Debug)]
+pub struct Stitched {
+    /// Names of the anchors, in increasing order of cost.
+    pub anchors: Vec<String>,
+    /// Cuts; 0 is the input, 1 the output.
+    pub cuts: Vec<Cut>,
+    /// Segments.
+    pub segments: Vec<Segment>,
+    /// Paths, anchors first.
+    pub paths: Vec<Path>,
+}
+
+/// Least and largest value seen.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Extent {
+    /// Least.
+    pub min: f32,
+    /// Largest.
+    pub max: f32,
+}
+
+/// Output of `calibrate`.
+#[derive(Clone, Debug)]
+pub struct Calibrated {
+    /// The family.
+    pub stitched: Stitched,
+    /// Range of each tensor of each segment, over all paths that run it. Tensors at a cut have the cut's range.
+    pub tensors: Vec<Vec<Extent>>,
+    /// Range of each cut.
+    pub cuts: Vec<Extent>,
+}
+
+/// Quantisation of a tensor: real = scale · (integer − zero_point).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Quant {
+    /// Real value of one step, > 0.
+    pub scale: f32,
+    /// Integer that stands for 0.0.
+    pub zero_point: i8,
+}
+
+/// A convolution's integers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ConvWeights {
+    /// As the image stores them: rows padded to whole words (`Conv`), or `[KH][KW][C]` (`Depthwise`).
+    pub weights: Vec<i8>,
+    /// Per output channel, input zero point folded in.
+    pub bias: Vec<i32>,
+    /// Per output channel, 0..2³¹.
+    pub multiplier: Vec<i32>,
+    /// Per output channel, 1..=62.
+    pub shift: Vec<u8>,
+}
+
+/// One integer op: the image's record without places and offsets, and its weights.
+#[derive(Clone, Debug, PartialEq)]
+pub struct IntegerOp {
+    /// The record; tensors count within the segment, offsets into the data section are 0, scratch is none.
+    pub record: plan::Op,
+    /// Weights of a convolution.
+    pub weights: Option<ConvWeights>,
+    /// Scratch bytes that the kernels ask for.
+    pub scratch_bytes: usize,
+    /// Multiply-accumulates.
+    pub macs: u64,
+}
+
+/// A segment in integers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct IntegerSegment {
+    /// Block or stitch.
+    pub kind: Kind,
+    /// Name, as in [`Segment`].
+    pub name: String,
+    /// Cut that it starts from.
+    pub from: usize,
+    /// Cut that it reaches.
+    pub to: usize,
+    /// Shape and quantisation of each activation.
+    pub tensors: Vec<([usize; 3], Quant)>,
+    /// Ops in order.
+    pub ops: Vec<IntegerOp>,
+    /// Tensor that holds the cut `from`.
+    pub input: usize,
+    /// Tensor that holds the cut `to`.
+    pub output: usize,
+}
+
+/// Another integer bias for one op of one path.
+#[derive(Clone, Debug, PartialEq)]
+pub struct IntegerCorrection {
+    /// Segment, an entry of the path.
+    pub segment: usize,
+    /// Op of the segment.
+    pub op: usize,
+    /// Per output channel, input zero point folded in.
+    pub bias: Vec<i32>,
+}
+
+/// A path in integers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct IntegerPath {
+    /// Name, as in [`Path`].
+    pub name: String,
+    /// Segments in order.
+    pub segments: Vec<usize>,
+    /// Corrections in order of the path.
+    pub corrections: Vec<IntegerCorrection>,
+}
+
+/// Output of `quantize`: every integer that the device will use.
+#[derive(Clone, Debug)]
+pub struct Quantized {
+    /// Names of the anchors.
+    pub anchors: Vec<String>,
+    /// Cuts with their one quantisation.
+    pub cuts: Vec<(Cut, Quant)>,
+    /// Segments.
+    pub segments: Vec<IntegerSegment>,
+    /// Paths, anchors first.
+    pub paths: Vec<IntegerPath>,
+    /// Pixel value → input value, per channel.
+    pub preprocess: Vec<[i8; 256]>,
+}
+
+/// Where the tensors of one segment lie, counted from its input end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placement {
+    /// First byte of each activation, at the smallest arena.
+    pub offsets: Vec<u32>,
+    /// First byte of the scratch of each op that has some.
+    pub scratch: Vec<Option<u32>>,
+    /// Arena that the segment needs.
+    pub peak_bytes: u32,
+    /// Most bytes alive at once: no placement can need less.
+    pub live_bytes: u32,
+}
+
+/// Output of `place`.
+#[derive(Clone, Debug)]
+pub struct Placed {
+    /// The family.
+    pub quantized: Quantized,
+    /// Placement of each segment.
+    pub placements: Vec<Placement>,
+}
