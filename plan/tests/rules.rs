@@ -109,7 +109,7 @@ fn every_rule_is_enforced() {
         (Rule::TargetClass, "another weight layout", |b| b[16] = 1),
         (Rule::SectionTable, "too many sections", |b| b[18] = 33),
         (Rule::SectionKnown, "a section from the future", |b| b[HEADER_LEN] = 200),
-        (Rule::SectionOnce, "a section twice", |b| b[HEADER_LEN + SECTION_ENTRY_LEN] = 1),
+        (Rule::SectionOnce, "a section twice", |b| b[HEADER_LEN + 6 * SECTION_ENTRY_LEN] = 9),
         (Rule::SectionPlace, "a section outside", |b| b[HEADER_LEN + 7] = 0x7f),
         (Rule::SectionPlace, "half a record", |b| b[HEADER_LEN + SECTION_ENTRY_LEN + 8] -= 4),
         (Rule::RecordCount, "no cuts", |b| {
