@@ -1,0 +1,13 @@
+//! One file per instruction set: the only place with `unsafe`.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(all(target_arch = "arm", feature = "dsp"))]
+mod dsp;
+mod scalar;
+
+#[cfg(target_arch = "x86_64")]
+pub use avx2::Avx2;
+#[cfg(all(target_arch = "arm", feature = "dsp"))]
+pub use dsp::Dsp;
+pub use scalar::Scalar;

@@ -1,0 +1,167 @@
+//! Convolution, grouped or not. A dense layer is one whose window is the whole map.
+
+use crate::isa::Isa;
+use crate::requant::Requant;
+use crate::shape::{KernelError, Shape, Window, check};
+
+/// A convolution.
+#[derive(Clone, Copy, Debug)]
+pub struct Conv<'a> {
+    /// Input map.
+    pub input: Shape,
+    /// Output map.
+    pub output: Shape,
+    /// Window.
+    pub window: Window,
+    /// Groups; divide both channel counts.
+    pub groups: u16,
+    /// Integer that stands for 0.0 in the input; fills the padding.
+    pub input_zero: i8,
+    /// int8 as bytes. [`conv`]: a row `[KH][KW][C/groups]` per output channel, padded with zeros to a multiple of
+    /// 4. [`crate::depthwise`]: `[KH][KW][C]`.
+    pub weights: &'a [u8],
+    /// Rescale of the sums.
+    pub requant: Requant<'a>,
+}
+
+/// Scratch bytes of [`conv`], the most that any instruction set needs: two gathered windows.
+#[must_use]
+pub const fn conv_scratch(kernel: [u8; 2], channels_per_group: u16) -> usize {
+    2 * row_len(kernel, channels_per_group as usize)
+}
+
+const fn row_len(kernel: [u8; 2], channels: usize) -> usize {
+    (kernel[0] as usize * kernel[1] as usize * channels).next_multiple_of(4)
+}
+
+/// Runs a convolution.
+///
+/// # Errors
+/// [`KernelError`] if a slice has not the length that the shapes give.
+pub fn conv<I: Isa>(
+    isa: I,
+    op: &Conv<'_>,
+    input: &[i8],
+    output: &mut [i8],
+    scratch: &mut [i8],
+) -> Result<(), KernelError> {
+    let groups = usize::from(op.groups);
+    let (inputs, outputs) = (usize::from(op.input.channels), usize::from(op.output.channels));
+    check(groups > 0 && inputs % groups == 0 && outputs % groups == 0, KernelError::Geometry)?;
+    check(input.len() == op.input.len() && !input.is_empty(), KernelError::Input)?;
+    check(output.len() == op.output.len() && !output.is_empty(), KernelError::Output)?;
+    let row = row_len(op.window.kernel, inputs / groups);
+    check(row > 0 && op.weights.len() == row * outputs, KernelError::Weights)?;
+    op.requant.check(outputs)?;
+    // Without a window to gather and with whole words, the input itself is the matrix.
+    let direct = op.window.is_point() && groups == 1 && inputs % 4 == 0 && input.len() / inputs == output.len() / outputs;
+    check(direct || scratch.len() >= 2 * row, KernelError::Scratch)?;
+    isa.enter(
+        #[inline(always)]
+        || {
+            if direct {
+                for (pixels, out) in input.chunks(2 * row).zip(output.chunks_mut(2 * outputs)) {
+                    let (first, second) = pixels.split_at(row);
+                    products(isa, op, 0, [first, if second.is_empty() { first } else { second }], out);
+                }
+            } else {
+                for group in 0..groups {
+                    gathered(isa, op, group, input, output, scratch);
+                }
+            }
+        },
+    );
+    Ok(())
+}
+
+/// All output positions of one group, two neighbours at a time.
+#[inline(always)]
+fn gathered<I: Isa>(isa: I, op: &Conv<'_>, group: usize, input: &[i8], output: &mut [i8], scratch: &mut [i8]) {
+    let channels = usize::from(op.input.channels) / usize::from(op.groups);
+    let row = row_len(op.window.kernel, channels);
+    let (width, outputs) = (usize::from(op.output.width), usize::from(op.output.channels));
+    let (first, second) = scratch.split_at_mut(row);
+    let Some(second) = second.get_mut(..row) else { return };
+    for (y, out_row) in output.chunks_mut(width * outputs).enumerate() {
+        for (pair, out) in out_row.chunks_mut(2 * outputs).enumerate() {
+            gather(op, group * channels, channels, input, op.window.start(y, 2 * pair), first);
+            if out.len() > outputs {
+                gather(op, group * channels, channels, input, op.window.start(y, 2 * pair + 1), second);
+                products(isa, op, group, [first, second], out);
+            } else {
+                products(isa, op, group, [first, first], out);
+            }
+        }
+    }
+}
+
+/// One window of the input, `channels` from `channel` on, as a row; padding is the zero point, the rest zeros.
+#[inline(always)]
+fn gather(op: &Conv<'_>, channel: usize, channels: usize, input: &[i8], [top, left]: [isize; 2], row: &mut [i8]) {
+    let (width, pitch) = (usize::from(op.input.width), usize::from(op.input.channels));
+    let [rows, columns] = op.window.kernel.map(usize::from);
+    let taps = rows * columns * channels;
+    if let Some(rest) = row.get_mut(taps..) {
+        rest.fill(0);
+    }
+    // Columns of the window that lie on the map.
+    let from = (-left).clamp(0, columns as isize) as usize;
+    let to = (width as isize - left).clamp(0, columns as isize) as usize;
+    for (y, line) in row.chunks_exact_mut(columns * channels).take(rows).enumerate() {
+        let source_y = top + y as isize;
+        if source_y < 0 || source_y >= usize::from(op.input.height) as isize || from >= to {
+            line.fill(op.input_zero);
+            continue;
+        }
+        let (before, rest) = line.split_at_mut(from * channels);
+        let (inside, after) = rest.split_at_mut((to - from) * channels);
+        before.fill(op.input_zero);
+        after.fill(op.input_zero);
+        let start = (source_y as usize * width + (left + from as isize) as usize) * pitch + channel;
+        if pitch == channels {
+            if let Some(source) = input.get(start..start + inside.len()) {
+                inside.copy_from_slice(source);
+            }
+        } else {
+            for (pixel, source) in inside.chunks_exact_mut(channels).zip(input.get(start..).unwrap_or_default().chunks(pitch)) {
+                if let Some(source) = source.get(..channels) {
+                    pixel.copy_from_slice(source);
+                }
+            }
+        }
+    }
+}
+
+/// All output channels of one group for two rows; `out` has one or two positions.
+#[inline(always)]
+fn products<I: Isa>(isa: I, op: &Conv<'_>, group: usize, rows: [&[i8]; 2], out: &mut [i8]) {
+    let outputs = usize::from(op.output.channels);
+    let per_group = outputs / usize::from(op.groups);
+    let len = rows[0].len();
+    let (out0, out1) = out.split_at_mut(outputs.min(out.len()));
+    let first = group * per_group;
+    let weights = op.weights.get(first * len..(first + per_group) * len).unwrap_or_default();
+    let mut channel = first;
+    let mut put = |channel: usize, sums: [i32; 2]| {
+        if let Some(slot) = out0.get_mut(channel) {
+            *slot = op.requant.apply(channel, sums[0]);
+        }
+        if let Some(slot) = out1.get_mut(channel) {
+            *slot = op.requant.apply(channel, sums[1]);
+        }
+    };
+    let mut fours = weights.chunks_exact(4 * len);
+    for four in fours.by_ref() {
+        let (w01, w23) = four.split_at(2 * len);
+        let ((w0, w1), (w2, w3)) = (w01.split_at(len), w23.split_at(len));
+        let [a, b] = isa.dot_2x4(rows, [w0, w1, w2, w3]);
+        for (offset, sums) in a.into_iter().zip(b).enumerate() {
+            put(channel + offset, [sums.0, sums.1]);
+        }
+        channel += 4;
+    }
+    for one in fours.remainder().chunks_exact(len) {
+        put(channel, rows.map(|row| isa.dot(row, one)));
+        channel += 1;
+    }
+}

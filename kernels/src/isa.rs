@@ -1,0 +1,63 @@
+//! Where instruction sets differ.
+
+use crate::arch;
+
+/// Leaf functions of one instruction set. A value of such a type proves that the CPU has it, so the leaves are
+/// safe to call. Slices of one call have one length, a multiple of 4.
+pub trait Isa: Copy {
+    /// `scalar`, `avx2`, `dsp`.
+    const NAME: &'static str;
+
+    /// Runs `body` compiled for this instruction set.
+    fn enter<R>(self, body: impl FnOnce() -> R) -> R {
+        body()
+    }
+
+    /// Dot products of two input rows with four weight rows (int8 as bytes).
+    fn dot_2x4(self, rows: [&[i8]; 2], weights: [&[u8]; 4]) -> [[i32; 4]; 2];
+
+    /// Dot product of one input row with one weight row.
+    fn dot(self, row: &[i8], weights: &[u8]) -> i32;
+}
+
+/// The instruction sets of this build.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// Portable.
+    Scalar,
+    /// x86-64 with AVX2.
+    Avx2,
+    /// Armv7E-M with DSP instructions.
+    Dsp,
+}
+
+impl Level {
+    /// Those that this CPU has, slowest first.
+    pub fn available() -> impl Iterator<Item = Self> {
+        [Self::Scalar, Self::Avx2, Self::Dsp].into_iter().filter(|level| match level {
+            Self::Scalar => true,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => arch::Avx2::new().is_some(),
+            #[cfg(all(target_arch = "arm", feature = "dsp"))]
+            Self::Dsp => true,
+            #[allow(unreachable_patterns, reason = "levels of other architectures")]
+            _ => false,
+        })
+    }
+
+    /// The fastest one that this CPU has.
+    #[must_use]
+    pub fn best() -> Self {
+        Self::available().last().unwrap_or(Self::Scalar)
+    }
+
+    /// As the documentation calls it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Scalar => arch::Scalar::NAME,
+            Self::Avx2 => "avx2",
+            Self::Dsp => "dsp",
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! int8 arithmetic: one generic body per op, a few leaf functions per instruction set.
+//!
+//! Contract, the same on every instruction set, bit for bit:
+//! - activations and weights are int8, sums are `i32` and do not overflow (the image parser has checked it);
+//! - no instruction saturates an intermediate;
+//! - one rounding rule, [`Requant::apply`].
+//!
+//! | op | scalar | avx2 | dsp |
+//! |---|---|---|---|
+//! | [`conv`] | yes | yes | yes |
+//! | [`depthwise`], [`add`], [`pool`] | yes | the scalar body, compiled for AVX2 | the scalar body |
+//! | [`move_tensor`] | yes | scalar | scalar |
+//!
+//! Maps are `[H, W, C]`, row-major, channels last. Every op checks the lengths of its slices once.
+#![no_std]
+#![deny(unsafe_code, clippy::float_arithmetic)]
+
+mod add;
+pub mod arch;
+mod conv;
+mod depthwise;
+mod isa;
+mod movement;
+mod pool;
+#[cfg(feature = "reference")]
+pub mod reference;
+mod requant;
+mod shape;
+
+pub use add::{Add, add};
+pub use conv::{Conv, conv, conv_scratch};
+pub use depthwise::depthwise;
+pub use isa::{Isa, Level};
+pub use movement::{Move, move_tensor};
+pub use pool::{Pool, PoolKind, pool};
+pub use requant::Requant;
+pub use shape::{KernelError, Shape, Window};

@@ -1,0 +1,109 @@
+//! The specification: naive loops in `i64`, sharing nothing with the bodies.
+
+use crate::{Add, Conv, Move, Pool, PoolKind, Requant, Shape};
+
+fn at(shape: Shape, y: i64, x: i64, c: i64) -> Option<usize> {
+    let [height, width, channels] = [shape.height, shape.width, shape.channels].map(i64::from);
+    let inside = (0..height).contains(&y) && (0..width).contains(&x) && (0..channels).contains(&c);
+    inside.then(|| ((y * width + x) * channels + c) as usize)
+}
+
+fn positions(shape: Shape) -> impl Iterator<Item = (i64, i64, i64)> {
+    let [height, width, channels] = [shape.height, shape.width, shape.channels].map(i64::from);
+    (0..height).flat_map(move |y| (0..width).flat_map(move |x| (0..channels).map(move |c| (y, x, c))))
+}
+
+fn rounded(value: i64, multiplier: i64, shift: u32, zero: i8, min: i8, max: i8) -> i8 {
+    // Round half up, written as a floor division.
+    let scaled = (value * multiplier + (1i64 << (shift - 1))).div_euclid(1i64 << shift);
+    (scaled + i64::from(zero)).clamp(min.into(), max.into()) as i8
+}
+
+fn requantised(requant: &Requant<'_>, channel: i64, sum: i64) -> i8 {
+    let channel = channel as usize;
+    let word = |table: &[u8]| i64::from(i32::from_le_bytes(table[4 * channel..4 * channel + 4].try_into().unwrap()));
+    let (bias, multiplier) = (word(requant.bias), word(requant.multiplier));
+    let shift = requant.shift[channel].into();
+    rounded(sum + bias, multiplier, shift, requant.zero_point, requant.min, requant.max)
+}
+
+/// [`crate::conv`] and, with `depthwise`, [`crate::depthwise`].
+pub fn conv(op: &Conv<'_>, depthwise: bool, input: &[i8], output: &mut [i8]) {
+    let groups = i64::from(op.groups);
+    let (per_input, per_output) = (i64::from(op.input.channels) / groups, i64::from(op.output.channels) / groups);
+    let [rows, columns] = op.window.kernel.map(i64::from);
+    let row_len = (rows * columns * per_input + 3) / 4 * 4;
+    for (y, x, o) in positions(op.output) {
+        let mut sum = 0;
+        for ky in 0..rows {
+            for kx in 0..columns {
+                for c in 0..per_input {
+                    let iy = y * i64::from(op.window.stride[0]) + ky - i64::from(op.window.pad[0]);
+                    let ix = x * i64::from(op.window.stride[1]) + kx - i64::from(op.window.pad[1]);
+                    let channel = o / per_output * per_input + c;
+                    let value = at(op.input, iy, ix, channel).map_or(op.input_zero, |index| input[index]);
+                    let tap = ky * columns + kx;
+                    let weight = if depthwise {
+                        op.weights[(tap * i64::from(op.output.channels) + o) as usize]
+                    } else {
+                        op.weights[(o * row_len + tap * per_input + c) as usize]
+                    };
+                    sum += i64::from(value) * i64::from(weight as i8);
+                }
+            }
+        }
+        if let Some(index) = at(op.output, y, x, o) {
+            output[index] = requantised(&op.requant, o, sum);
+        }
+    }
+}
+
+/// [`crate::add`].
+pub fn add(op: &Add, a: &[i8], b: &[i8], output: &mut [i8]) {
+    for index in 0..output.len() {
+        let sum = i64::from(a[index]) * i64::from(op.multiplier[0]) + i64::from(b[index]) * i64::from(op.multiplier[1]);
+        let scaled = (sum + i64::from(op.offset)).div_euclid(1 << op.shift);
+        output[index] = scaled.clamp(op.min.into(), op.max.into()) as i8;
+    }
+}
+
+/// [`crate::pool`].
+pub fn pool(op: &Pool, input: &[i8], output: &mut [i8]) {
+    for (y, x, c) in positions(op.output) {
+        let (mut sum, mut most) = (0, i64::MIN);
+        for ky in 0..i64::from(op.window.kernel[0]) {
+            for kx in 0..i64::from(op.window.kernel[1]) {
+                let iy = y * i64::from(op.window.stride[0]) + ky - i64::from(op.window.pad[0]);
+                let ix = x * i64::from(op.window.stride[1]) + kx - i64::from(op.window.pad[1]);
+                if let Some(index) = at(op.input, iy, ix, c) {
+                    sum += i64::from(input[index]) - i64::from(op.input_zero);
+                    most = most.max(input[index].into());
+                }
+            }
+        }
+        if let Some(index) = at(op.output, y, x, c) {
+            output[index] = match op.kind {
+                PoolKind::Average => {
+                    rounded(sum, op.multiplier.into(), op.shift.into(), op.zero_point, op.min, op.max)
+                }
+                PoolKind::Max => most.clamp(op.min.into(), op.max.into()) as i8,
+            };
+        }
+    }
+}
+
+/// [`crate::move_tensor`].
+pub fn move_tensor(op: &Move, input: &[i8], output: &mut [i8]) {
+    for (y, x, c) in positions(op.output) {
+        let local = c - i64::from(op.first_channel);
+        if !(0..i64::from(op.channels)).contains(&local) {
+            continue;
+        }
+        let iy = y * i64::from(op.step[0]) / i64::from(op.repeat[0]) + i64::from(op.origin[0]);
+        let ix = x * i64::from(op.step[1]) / i64::from(op.repeat[1]) + i64::from(op.origin[1]);
+        let value = at(op.input, iy, ix, local + i64::from(op.origin[2])).map_or(op.fill, |index| input[index]);
+        if let Some(index) = at(op.output, y, x, c) {
+            output[index] = value.clamp(op.min, op.max);
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! The one definition of rescaling and rounding.
+
+use crate::shape::{KernelError, check};
+
+/// Rescale of a row of sums to int8, per output channel. Tables are bytes in flash, little-endian.
+#[derive(Clone, Copy, Debug)]
+pub struct Requant<'a> {
+    /// `i32` per channel, input zero point folded in.
+    pub bias: &'a [u8],
+    /// `i32` per channel, 0..2³¹.
+    pub multiplier: &'a [u8],
+    /// `u8` per channel, 1..=62.
+    pub shift: &'a [u8],
+    /// Integer that stands for 0.0.
+    pub zero_point: i8,
+    /// Least output.
+    pub min: i8,
+    /// Largest output.
+    pub max: i8,
+}
+
+/// `value · multiplier / 2^shift`, rounded to nearest, halves up; one rounding, product in 64 bits.
+///
+/// gemmlowp and CMSIS-NN round twice (a doubling high multiply, then a shift), so a result may be one off the
+/// nearest; with the product in 64 bits one addition and one shift are both exact and shorter.
+#[inline(always)]
+pub(crate) fn rescale(value: i32, multiplier: i32, shift: u8) -> i32 {
+    let shift = u32::from(shift).clamp(1, 62);
+    ((i64::from(value) * i64::from(multiplier) + (1 << (shift - 1))) >> shift) as i32
+}
+
+/// Adds the zero point and clamps; saturating, so that no rescaled sum can wrap.
+#[inline(always)]
+pub(crate) fn finish(value: i32, zero_point: i8, min: i8, max: i8) -> i8 {
+    value.saturating_add(i32::from(zero_point)).min(i32::from(max)).max(i32::from(min)) as i8
+}
+
+fn word(table: &[u8], channel: usize) -> i32 {
+    table.as_chunks::<4>().0.get(channel).map_or(0, |bytes| i32::from_le_bytes(*bytes))
+}
+
+impl Requant<'_> {
+    /// `clamp(zero_point + round((sum + bias) · multiplier / 2^shift))` for one channel.
+    #[inline(always)]
+    #[must_use]
+    pub fn apply(&self, channel: usize, sum: i32) -> i8 {
+        let acc = sum.wrapping_add(word(self.bias, channel));
+        let shift = self.shift.get(channel).copied().unwrap_or(1);
+        finish(rescale(acc, word(self.multiplier, channel), shift), self.zero_point, self.min, self.max)
+    }
+
+    pub(crate) fn check(&self, channels: usize) -> Result<(), KernelError> {
+        let tables = self.bias.len() == 4 * channels && self.multiplier.len() == 4 * channels;
+        check(tables && self.shift.len() == channels, KernelError::Weights)
+    }
+}
