@@ -33,7 +33,7 @@ impl<'a> ImageSet<'a> {
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum Error {
     /// The bytes are no image.
-    #[error("not an image: {0}")]
+    #[error("{0}")]
     Image(ImageError),
     /// There is no picture.
     #[error("there is no picture to run")]

@@ -1,0 +1,239 @@
+//! The command `stitchnet`: reads arguments and files, calls the library, prints.
+#![forbid(unsafe_code)]
+
+mod bench;
+mod demo;
+mod inspect;
+mod progress;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, anyhow};
+use clap::{Parser, Subcommand};
+use plan::Image;
+use simulator::{Replay, Trace};
+use stitch::pipeline::{self, Compiled, Stage};
+use stitch::report::{Facts, html, table};
+use stitch::{family, images};
+
+use progress::Bars;
+
+/// One flash image for a whole family of networks: the device picks one per frame and may change its mind inside it.
+#[derive(Parser)]
+#[command(version, arg_required_else_help = true, after_help = "Start here:\n  stitchnet demo")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Show anchors, blocks, cuts and stitches of a family, and what is not supported
+    #[command(after_help = "Example:\n  stitchnet inspect models/cifar-cnn/family.toml")]
+    Inspect {
+        /// Family description
+        family: PathBuf,
+    },
+    /// Learn stitches, quantise, place, verify, and write the image
+    #[command(after_help = "Examples:\n  stitchnet compile models/cifar-cnn/family.toml -o cifar.snet\n  \
+        stitchnet compile models/cifar-cnn/family.toml --stop-after place --print")]
+    Compile {
+        /// Family description
+        family: PathBuf,
+        /// Image to write
+        #[arg(short, long, default_value = "family.snet")]
+        output: PathBuf,
+        /// Test images behind each score
+        #[arg(long, default_value_t = 2000)]
+        score_images: usize,
+        /// Stop after this stage; no image is written
+        #[arg(long, value_enum, default_value = "verify", hide_default_value = true)]
+        stop_after: Stage,
+        /// Print what the last stage decided
+        #[arg(long)]
+        print: bool,
+    },
+    /// One line per config: score, work, memory, predicted time
+    #[command(after_help = "Examples:\n  stitchnet report cifar.snet\n  stitchnet report cifar.snet --html report.html")]
+    Report {
+        /// Image
+        image: PathBuf,
+        /// Also write a page with pictures
+        #[arg(long, value_name = "FILE")]
+        html: Option<PathBuf>,
+    },
+    /// Run the real runtime on pictures and virtual time under a changing budget
+    #[command(after_help = "Examples:\n  \
+        stitchnet simulate cifar.snet --images models/cifar-cnn/data/test --csv replay.csv\n  \
+        stitchnet simulate cifar.snet --images models/cifar-cnn/data/test --trace battery.csv --html replay.html\n\n\
+        A trace is CSV: a header `frame,ticks` or `frame,ticks,arena_bytes`, then one line for each change of the \
+        budget.\nAn empty field is no limit.")]
+    Simulate(Simulate),
+    /// Measure every config and segment on this machine, for each instruction set
+    #[command(after_help = "Example:\n  stitchnet bench cifar.snet --repeats 100")]
+    Bench {
+        /// Image
+        image: PathBuf,
+        /// Runs of each config
+        #[arg(long, default_value_t = 50)]
+        repeats: usize,
+    },
+    /// Compile the bundled family, replay a falling and recovering budget, write image, page and rows
+    #[command(after_help = "Examples:\n  stitchnet demo\n  stitchnet demo --family cnn -o elsewhere")]
+    Demo {
+        /// Bundled family
+        #[arg(long, value_enum, default_value = "cnn")]
+        family: demo::Bundled,
+        /// Folder to write to
+        #[arg(short, long, default_value = "out")]
+        output: PathBuf,
+    },
+}
+
+#[derive(clap::Args)]
+struct Simulate {
+    /// Image
+    image: PathBuf,
+    /// Folder of pictures: sheets and labels.txt
+    #[arg(long, value_name = "DIR")]
+    images: PathBuf,
+    /// Budgets; without it, one that falls and recovers
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
+    /// Frames to run
+    #[arg(long, default_value_t = 600)]
+    frames: u32,
+    /// Let other tasks steal time, by this seed
+    #[arg(long, value_name = "SEED")]
+    steal: Option<u64>,
+    /// Write one row per frame
+    #[arg(long, value_name = "FILE")]
+    csv: Option<PathBuf>,
+    /// Write a page with pictures
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Inspect { family } => inspect::inspect(&family),
+        Command::Compile { family, output, score_images, stop_after, print } => {
+            let options = pipeline::Options { score_images, stop_after };
+            compile(&family, &output, options, print)
+        }
+        Command::Report { image, html: page } => {
+            let bytes = read_image(&image)?;
+            let facts = Facts::of(&parse(&bytes, &image)?);
+            print!("{}", table(&facts));
+            page.map_or(Ok(()), |page| write(&page, html(&facts, None).as_bytes()))
+        }
+        Command::Simulate(arguments) => simulate(&arguments),
+        Command::Bench { image, repeats } => {
+            let bytes = read_image(&image)?;
+            print!("{}", bench::bench(parse(&bytes, &image)?, repeats.max(1))?);
+            Ok(())
+        }
+        Command::Demo { family, output } => demo::demo(family, &output),
+    }
+}
+
+fn compile(path: &Path, output: &Path, options: pipeline::Options, print: bool) -> Result<()> {
+    let spec = family::read(path)?;
+    let bars = Bars::new();
+    let compiled = pipeline::compile(&spec, options, &bars);
+    bars.finish();
+    match compiled? {
+        Compiled::Image(bytes) => {
+            write(output, &bytes)?;
+            if print {
+                print!("{}", table(&Facts::of(&parse(&bytes, output)?)));
+            }
+            println!("Next: stitchnet report {}", output.display());
+        }
+        Compiled::Stopped(text) if print => print!("{text}"),
+        Compiled::Stopped(_) => println!("stopped; --print shows what was decided"),
+    }
+    Ok(())
+}
+
+fn simulate(arguments: &Simulate) -> Result<()> {
+    let bytes = read_image(&arguments.image)?;
+    let image = parse(&bytes, &arguments.image)?;
+    let trace = match &arguments.trace {
+        Some(path) => {
+            let text = fs::read_to_string(path).with_context(|| format!("{}", path.display()))?;
+            Trace::parse(&text).with_context(|| format!("{}", path.display()))?
+        }
+        None => Trace::fall_and_recover(&image, arguments.frames),
+    };
+    let replay = replay(&image, &arguments.images, &trace, arguments.frames, arguments.steal)?;
+    print!("{}", told(&replay, image.meta().ticks_per_second));
+    if let Some(path) = &arguments.csv {
+        write(path, replay.csv().as_bytes())?;
+    }
+    if let Some(path) = &arguments.html {
+        write(path, html(&Facts::of(&image), Some(&replay)).as_bytes())?;
+    }
+    Ok(())
+}
+
+/// Runs an image on a folder of pictures.
+fn replay(image: &Image<'_>, folder: &Path, trace: &Trace, frames: u32, steal: Option<u64>) -> Result<Replay> {
+    let shape = image.cut(image.meta().input).shape.map(usize::from);
+    let pictures = images::ImageSet::read(folder, shape, image.meta().classes.into())?;
+    let pictures = simulator::ImageSet { pixels: &pictures.pixels, labels: &pictures.labels };
+    Ok(simulator::replay(image.bytes(), pictures, trace, frames, steal)?)
+}
+
+/// A replay in lines.
+fn told(replay: &Replay, ticks_per_second: u32) -> String {
+    let summary = replay.summary();
+    let mean = summary.mean_ticks / f64::from(ticks_per_second.max(1)) * 1000.0;
+    format!(
+        "{} frames: {:.2} % right, {} deadlines missed, {} refused\n{} of {} configs used, {} changes of path inside a \
+         frame, {} predicted per frame\n",
+        summary.frames,
+        100.0 * summary.accuracy(),
+        summary.missed,
+        summary.refused,
+        summary.configs,
+        replay.configs.len(),
+        summary.switches,
+        stitch::report::milliseconds(mean)
+    )
+}
+
+fn read_image(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).with_context(|| {
+        format!("{}: cannot read the image; `stitchnet compile FAMILY.toml -o {0}` writes one", path.display())
+    })
+}
+
+fn parse<'a>(bytes: &'a [u8], path: &Path) -> Result<Image<'a>> {
+    Image::parse(bytes).map_err(|error| {
+        anyhow!("{}: {error} `stitchnet compile FAMILY.toml` writes a valid one.", path.display())
+    })
+}
+
+/// Writes a file, makes its folder, and says so.
+fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    let refused = || format!("{}: cannot write", path.display());
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).with_context(refused)?;
+    }
+    fs::write(path, bytes).with_context(refused)?;
+    println!("wrote {} ({})", path.display(), stitch::report::kib(bytes.len() as u64));
+    Ok(())
+}

@@ -1,0 +1,128 @@
+//! The page: one file, no script, nothing loaded from elsewhere.
+
+use std::fmt::Write;
+
+use simulator::Replay;
+
+use super::{Facts, HEADS, cells, grouped, kib, milliseconds, plot};
+
+const STYLE: &str = include_str!("style.css");
+
+/// The page of an image, and of a replay on it.
+#[must_use]
+pub fn html(facts: &Facts, replay: Option<&Replay>) -> String {
+    let name = escape(&facts.name);
+    let mut page = format!(
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <title>{name} · stitchnet</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n"
+    );
+    let _ = write!(
+        page,
+        "<header><p class=\"kicker\">stitchnet image</p><h1>{name}</h1>\
+         <p class=\"lead\">{} anchors, {} configs, one image. The device picks a config per frame and may change its \
+         mind at every cut; no weight is copied.</p></header>\n",
+        facts.anchors().count(),
+        facts.rows.len(),
+    );
+    tiles(&mut page, facts);
+    figure(
+        &mut page,
+        "What a budget buys",
+        &plot::frontier(facts),
+        &format!(
+            "Score on {} images, measured with the integers that the device uses, over the time predicted for {}. \
+             The line is the best score that a time buys.",
+            grouped(facts.score_images.into()),
+            escape(&facts.target)
+        ),
+    );
+    if let Some(replay) = replay {
+        figure(&mut page, "Under a changing budget", &plot::timeline(facts, replay), &told(facts, replay));
+    }
+    configs(&mut page, facts);
+    page.push_str("<section><h2>Against separate models</h2>\n<ul>\n");
+    for sentence in facts.comparison() {
+        let (head, rest) = sentence.split_once(": ").unwrap_or(("", &sentence));
+        let _ = writeln!(page, "<li><b>{head}</b> {}</li>", escape(&capital(rest)));
+    }
+    page.push_str("</ul></section>\n</main>\n</body>\n</html>\n");
+    page
+}
+
+fn tiles(page: &mut String, facts: &Facts) {
+    let best = facts.rows.iter().map(|row| row.score).fold(0.0, f64::max);
+    let (first, last) = (facts.rows.first(), facts.rows.last());
+    let range = first.zip(last).map_or(String::new(), |(first, last)| {
+        let unit = if last.milliseconds >= 0.1 { milliseconds(last.milliseconds) } else { String::new() };
+        format!("{} – {unit}", milliseconds(first.milliseconds).trim_end_matches(" ms"))
+    });
+    let tiles = [
+        (kib(facts.image_bytes as u64), "image in flash"),
+        (kib(facts.arena_bytes.into()), "arena, every config"),
+        (range, "predicted time"),
+        (format!("{best:.1} %"), "best score"),
+    ];
+    page.push_str("<div class=\"tiles\">");
+    for (value, what) in tiles {
+        let _ = write!(page, "<div><b>{value}</b><span>{what}</span></div>");
+    }
+    page.push_str("</div>\n");
+}
+
+fn figure(page: &mut String, title: &str, picture: &str, caption: &str) {
+    let _ = writeln!(page, "<figure>\n<h2>{title}</h2>\n{picture}\n<figcaption>{caption}</figcaption>\n</figure>");
+}
+
+/// The replay in a sentence.
+fn told(facts: &Facts, replay: &Replay) -> String {
+    let summary = replay.summary();
+    let refused = match summary.refused {
+        0 => String::new(),
+        count => format!(" {count} frames had a budget below every config and were refused."),
+    };
+    format!(
+        "{} frames: {:.1} % right, {} deadlines missed, {} changes of path inside a frame, {} configs used, {} a frame \
+         on average. Time is virtual: the cost table, and time that other tasks steal.{refused}",
+        grouped(summary.frames as u64),
+        100.0 * summary.accuracy(),
+        summary.missed,
+        summary.switches,
+        summary.configs,
+        milliseconds(summary.mean_ticks / facts.ticks_per_millisecond)
+    )
+}
+
+fn configs(page: &mut String, facts: &Facts) {
+    page.push_str("<section><h2>Configs</h2>\n<div class=\"scroll\"><table>\n<thead><tr>");
+    for head in HEADS {
+        let _ = write!(page, "<th>{head}</th>");
+    }
+    page.push_str("</tr></thead>\n<tbody>\n");
+    for row in &facts.rows {
+        let class = match (row.anchor, row.frontier) {
+            (true, _) => "anchor",
+            (false, true) => "frontier",
+            (false, false) => "beaten",
+        };
+        let _ = write!(page, "<tr class=\"{class}\">");
+        for cell in cells(row) {
+            let _ = write!(page, "<td>{}</td>", escape(&cell));
+        }
+        page.push_str("</tr>\n");
+    }
+    page.push_str(
+        "</tbody></table></div>\n<p class=\"note\">Least: no placement of the tensors can need less. Own: flash that no \
+         other config uses. Frontier: no other config is both cheaper and better.</p></section>\n",
+    );
+}
+
+fn capital(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
+}
+
+/// Text as HTML shows it.
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}

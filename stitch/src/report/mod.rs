@@ -1,0 +1,231 @@
+//! What an image offers, for people: a table in the terminal, and a page with pictures.
+
+mod html;
+mod plot;
+mod table;
+
+use plan::{ConfigId, Image, OpId};
+
+pub use html::html;
+pub use table::table;
+
+/// One config.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    /// Number in the image.
+    pub number: usize,
+    /// Name.
+    pub name: String,
+    /// Whether it is a trained network of the family, without stitches.
+    pub anchor: bool,
+    /// Whether no other config is both cheaper and better.
+    pub frontier: bool,
+    /// Right answers with the device's integers, per cent.
+    pub score: f64,
+    /// The same of the float path.
+    pub float_score: f64,
+    /// Multiply-accumulates.
+    pub macs: u64,
+    /// Arena that it needs.
+    pub arena_bytes: u32,
+    /// Least arena that any placement could need.
+    pub live_bytes: u32,
+    /// Predicted time.
+    pub milliseconds: f64,
+    /// Flash of its weights.
+    pub flash_bytes: u32,
+    /// Flash that no other config uses.
+    pub own_bytes: u32,
+}
+
+/// An image in numbers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Facts {
+    /// Family.
+    pub name: String,
+    /// Target whose costs the image carries.
+    pub target: String,
+    /// Images behind each score.
+    pub score_images: u32,
+    /// Ticks in a millisecond.
+    pub ticks_per_millisecond: f64,
+    /// Configs, cheapest first.
+    pub rows: Vec<Row>,
+    /// Bytes of the image.
+    pub image_bytes: usize,
+    /// Of these: weights, biases and requantisation.
+    pub payload_bytes: u64,
+    /// Arena that runs every config.
+    pub arena_bytes: u32,
+}
+
+impl Facts {
+    /// Collects the facts.
+    #[must_use]
+    pub fn of(image: &Image<'_>) -> Self {
+        let meta = image.meta();
+        let ticks_per_millisecond = f64::from(meta.ticks_per_second.max(1)) / 1000.0;
+        let configs: Vec<_> = (0..image.configs()).map(|number| image.config(ConfigId(number))).collect();
+        let beaten = |config: &plan::Config| {
+            configs.iter().any(|other| {
+                other.score >= config.score
+                    && other.ticks <= config.ticks
+                    && (other.score, other.ticks) != (config.score, config.ticks)
+            })
+        };
+        let mut rows: Vec<Row> = configs
+            .iter()
+            .enumerate()
+            .map(|(number, config)| Row {
+                number,
+                name: image.text(config.name).to_owned(),
+                anchor: number < usize::from(meta.anchors),
+                frontier: !beaten(config),
+                score: f64::from(config.score) / 100.0,
+                float_score: f64::from(config.float_score) / 100.0,
+                macs: config.macs,
+                arena_bytes: config.arena_bytes,
+                live_bytes: config.live_bytes,
+                milliseconds: f64::from(config.ticks) / ticks_per_millisecond,
+                flash_bytes: config.flash_bytes,
+                own_bytes: config.own_bytes,
+            })
+            .collect();
+        rows.sort_by(|a, b| a.milliseconds.total_cmp(&b.milliseconds).then(a.number.cmp(&b.number)));
+        let text = |range, other: &str| match image.text(range) {
+            "" => other.to_owned(),
+            name => name.to_owned(),
+        };
+        Self {
+            name: text(meta.name, "unnamed"),
+            target: text(meta.target, "unnamed target"),
+            score_images: meta.score_images,
+            ticks_per_millisecond,
+            rows,
+            image_bytes: image.bytes().len(),
+            payload_bytes: payload(image),
+            arena_bytes: meta.arena_bytes,
+        }
+    }
+
+    /// The trained networks.
+    pub fn anchors(&self) -> impl Iterator<Item = &Row> {
+        self.rows.iter().filter(|row| row.anchor)
+    }
+
+    /// Bytes that are not weights, biases or requantisation, in per cent of those.
+    #[must_use]
+    pub fn overhead_percent(&self) -> f64 {
+        let overhead = (self.image_bytes as u64).saturating_sub(self.payload_bytes);
+        100.0 * overhead as f64 / self.payload_bytes.max(1) as f64
+    }
+
+    /// The comparison with models that share nothing, a sentence each: what, them, the one image.
+    #[must_use]
+    pub fn comparison(&self) -> Vec<String> {
+        let anchors = self.anchors().count();
+        let configs = self.rows.len();
+        let sum =
+            |part: &dyn Fn(&Row) -> u64, all: bool| self.rows.iter().filter(|row| all || row.anchor).map(part).sum();
+        let flash = |row: &Row| u64::from(row.flash_bytes);
+        let arena = |row: &Row| u64::from(row.arena_bytes);
+        let image = self.image_bytes as u64;
+        vec![
+            format!(
+                "Flash: {configs} separate models would need {}, the {anchors} anchors alone {}; this image is {}.",
+                kib(sum(&flash, true)),
+                kib(sum(&flash, false)),
+                kib(image)
+            ),
+            format!(
+                "RAM: {anchors} anchors ready side by side would need arenas of {}; this image runs all {configs} \
+                 configs in one of {}.",
+                kib(sum(&arena, false)),
+                kib(u64::from(self.arena_bytes))
+            ),
+            format!(
+                "Overhead: {} beyond weights, biases and requantisation, {:.1} % of them.",
+                kib(image.saturating_sub(self.payload_bytes)),
+                self.overhead_percent()
+            ),
+        ]
+    }
+}
+
+/// Weights, biases and requantisation: of the segments, and the biases of the overlays.
+fn payload(image: &Image<'_>) -> u64 {
+    let segments: u64 =
+        (0..image.segments()).map(|index| u64::from(image.segment(plan::SegmentId(index as u16)).flash_bytes)).sum();
+    let overlay = |op: OpId| u64::from(image.tensor(image.op(op).output).shape[2]) * 4;
+    let configs = (0..image.configs()).map(|number| image.config(ConfigId(number)));
+    let overlays: u64 = configs
+        .flat_map(|config| (0..config.overlays).map(move |index| overlay(image.overlay(&config, index).op)))
+        .sum();
+    segments + overlays
+}
+
+/// Bytes in KiB or MiB, one decimal.
+#[must_use]
+pub fn kib(bytes: u64) -> String {
+    let kib = bytes as f64 / 1024.0;
+    if kib < 1000.0 { format!("{kib:.1} KiB") } else { format!("{:.2} MiB", kib / 1024.0) }
+}
+
+/// A whole number with a comma every three digits.
+#[must_use]
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// Multiply-accumulates in millions.
+fn millions(macs: u64) -> String {
+    format!("{:.2} M", macs as f64 / 1e6)
+}
+
+/// Milliseconds, three digits that matter.
+#[must_use]
+pub fn milliseconds(value: f64) -> String {
+    match value {
+        value if value >= 100.0 => format!("{value:.0} ms"),
+        value if value >= 10.0 => format!("{value:.1} ms"),
+        value if value >= 0.1 => format!("{value:.2} ms"),
+        value => format!("{:.1} µs", value * 1000.0),
+    }
+}
+
+/// Column heads and cells of the table, as the terminal and the page show them.
+pub(crate) const HEADS: [&str; 10] =
+    ["config", "", "score", "float", "MACs", "arena", "least", "predicted", "flash", "own"];
+
+/// Cells of a row, in the order of [`HEADS`].
+pub(crate) fn cells(row: &Row) -> [String; 10] {
+    let kind = match (row.anchor, row.frontier) {
+        (true, true) => "anchor, frontier",
+        (true, false) => "anchor",
+        (false, true) => "frontier",
+        (false, false) => "",
+    };
+    [
+        row.name.clone(),
+        kind.to_owned(),
+        format!("{:.2} %", row.score),
+        format!("{:.2} %", row.float_score),
+        millions(row.macs),
+        format!("{} B", grouped(row.arena_bytes.into())),
+        format!("{} B", grouped(row.live_bytes.into())),
+        milliseconds(row.milliseconds),
+        kib(row.flash_bytes.into()),
+        kib(row.own_bytes.into()),
+    ]
+}
+
+#[cfg(test)]
+mod tests;

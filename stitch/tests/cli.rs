@@ -1,0 +1,98 @@
+//! The command through its real binary: errors are one line that says what to do, and exit codes hold.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+fn stitchnet(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_stitchnet")).args(arguments).output().expect("the binary starts")
+}
+
+/// A folder of this test alone.
+fn folder(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    fs::create_dir_all(&folder).expect("the folder of the tests can be written");
+    folder
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn errors_are_one_line_and_name_the_file_and_the_remedy() {
+    struct Case {
+        arguments: &'static [&'static str],
+        parts: &'static [&'static str],
+    }
+    let cases = [
+        Case { arguments: &["report", "missing.snet"], parts: &["missing.snet", "stitchnet compile"] },
+        Case {
+            arguments: &["report", "Cargo.toml"],
+            parts: &["Cargo.toml", "not a valid image", "V1", "stitchnet compile"],
+        },
+        Case { arguments: &["bench", "missing.snet"], parts: &["missing.snet"] },
+        Case { arguments: &["simulate", "missing.snet", "--images", "."], parts: &["missing.snet"] },
+        Case { arguments: &["inspect", "missing.toml"], parts: &["missing.toml"] },
+        Case { arguments: &["compile", "missing.toml"], parts: &["missing.toml"] },
+    ];
+    for case in cases {
+        let output = stitchnet(case.arguments);
+        let error = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{:?}: {error}", case.arguments);
+        assert_eq!(error.lines().count(), 1, "{:?}: {error}", case.arguments);
+        assert!(error.starts_with("error: "), "{:?}: {error}", case.arguments);
+        for part in case.parts {
+            assert!(error.contains(part), "{:?}: `{part}` is not in: {error}", case.arguments);
+        }
+    }
+}
+
+#[test]
+fn wrong_usage_exits_with_2_and_help_with_examples_exists() {
+    assert_eq!(stitchnet(&[]).status.code(), Some(2));
+    assert_eq!(stitchnet(&["report"]).status.code(), Some(2));
+    assert_eq!(stitchnet(&["bench", "x.snet", "--repeats", "many"]).status.code(), Some(2));
+    for command in ["inspect", "compile", "report", "simulate", "bench", "demo"] {
+        let output = stitchnet(&[command, "--help"]);
+        assert_eq!(output.status.code(), Some(0), "{command}");
+        assert!(text(&output.stdout).contains("Example"), "{command}: {}", text(&output.stdout));
+    }
+}
+
+#[test]
+fn reports_on_an_image_and_writes_a_page() {
+    let folder = folder("report");
+    let (image, page) = (folder.join("sample.snet"), folder.join("page/sample.html"));
+    fs::write(&image, plan::sample::writer().finish()).expect("the image can be written");
+    let paths = [&image, &page].map(|path| path.to_string_lossy().into_owned());
+    let output = stitchnet(&["report", &paths[0], "--html", &paths[1]]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("tiny.1>wide.1"), "{}", text(&output.stdout));
+    assert!(fs::read_to_string(&page).expect("the page was written").contains("</svg>"));
+}
+
+#[test]
+fn a_damaged_image_is_refused_with_its_rule() {
+    let mut bytes = plan::sample::writer().finish();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    let image = folder("damaged").join("damaged.snet");
+    fs::write(&image, bytes).expect("the image can be written");
+    let output = stitchnet(&["report", &image.to_string_lossy()]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("V4"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn a_wrong_trace_is_refused_with_its_line() {
+    let folder = folder("trace");
+    let (image, trace) = (folder.join("sample.snet"), folder.join("trace.csv"));
+    fs::write(&image, plan::sample::writer().finish()).expect("the image can be written");
+    fs::write(&trace, "frame,ticks\n0,fast\n").expect("the trace can be written");
+    let paths = [&image, &trace].map(|path| path.to_string_lossy().into_owned());
+    let output = stitchnet(&["simulate", &paths[0], "--images", ".", "--trace", &paths[1]]);
+    let error = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(error.contains("trace.csv") && error.contains("line 2, column 3") && error.contains("`fast`"), "{error}");
+}
