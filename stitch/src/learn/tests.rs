@@ -1,0 +1,198 @@
+//! Families made in code: a stem, two residual blocks, mean, dense.
+
+use super::*;
+use crate::cut;
+use crate::graph::{Graph, PoolKind};
+
+pub(crate) struct Random(pub u64);
+
+impl Random {
+    /// In -1..1; Knuth's MMIX constants.
+    pub fn next(&mut self) -> f32 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 40) as f32 / (1 << 23) as f32 - 1.0
+    }
+}
+
+/// Input `[6, 6, 3]`, output `[1, 1, 4]`; cuts: input, stem, block, block, output.
+pub(crate) fn anchor(name: &str, channels: usize, seed: u64) -> Graph {
+    let mut random = Random(seed);
+    let mut conv = |from: usize, to: usize, side: usize, clamp: Clamp| {
+        let gain = 1.5 / ((side * side * from) as f32).sqrt();
+        let weights = Array4::from_shape_simple_fn([to, side, side, from], || random.next() * gain);
+        let bias = (0..to).map(|_| random.next() * 0.2).collect();
+        let window = Window { kernel: [side; 2], stride: [1; 2], pad: [side / 2; 4] };
+        Op::Conv { weights, bias, window, groups: 1, clamp }
+    };
+    let window = Window { kernel: [6; 2], stride: [6; 2], pad: [0; 4] };
+    let ops = [
+        (conv(3, channels, 3, Clamp::RELU), vec![0]),
+        (conv(channels, channels, 3, Clamp::RELU), vec![1]),
+        (conv(channels, channels, 3, Clamp::NONE), vec![2]),
+        (Op::Add { clamp: Clamp::RELU }, vec![3, 1]),
+        (conv(channels, channels, 3, Clamp::RELU), vec![4]),
+        (conv(channels, channels, 3, Clamp::NONE), vec![5]),
+        (Op::Add { clamp: Clamp::RELU }, vec![6, 4]),
+        (Op::Pool { kind: PoolKind::Average, window, clamp: Clamp::NONE }, vec![7]),
+        (conv(channels, 4, 1, Clamp::NONE), vec![8]),
+    ];
+    let mut tensors = vec![[6, 6, channels]; 10];
+    (tensors[0], tensors[8], tensors[9]) = ([6, 6, 3], [1, 1, channels], [1, 1, 4]);
+    let nodes = ops
+        .into_iter()
+        .enumerate()
+        .map(|(position, (op, inputs))| Node { name: format!("node{position}"), op, inputs, output: position + 1 })
+        .collect();
+    Graph { name: name.into(), tensors, nodes, input: 0, output: 9 }
+}
+
+pub(crate) fn images(count: usize) -> Vec<Vec<f32>> {
+    let mut random = Random(99);
+    (0..count).map(|_| (0..6 * 6 * 3).map(|_| random.next()).collect()).collect()
+}
+
+/// Two anchors, one stitch from cut 2 to cut 2.
+pub(crate) fn family(front: Graph, back: Graph) -> Blocks {
+    let mut blocks = cut::cut(vec![front, back], cut::Direction::Up).expect("a family");
+    assert_eq!(blocks.anchors[0].cuts.len(), 5);
+    blocks.pairs = vec![Pair { front: 0, front_cut: 2, back: 1, back_cut: 2 }];
+    blocks
+}
+
+pub(crate) const OPTIONS: Options = Options { ridge: 1e-9, corrections: true };
+
+/// Output of one path for one image.
+fn follow(stitched: &Stitched, path: usize, image: &[f32]) -> Vec<f32> {
+    let path = &stitched.paths[path];
+    path.segments.iter().fold(image.to_vec(), |values, &number| {
+        let segment = &stitched.segments[number];
+        let mut nodes = segment.nodes.clone();
+        for correction in path.corrections.iter().filter(|correction| correction.segment == number) {
+            if let Op::Conv { bias, .. } = &mut nodes[correction.node].op {
+                bias.clone_from(&correction.bias);
+            }
+        }
+        float::run(&nodes, &segment.tensors, segment.input, &values).swap_remove(segment.output)
+    })
+}
+
+fn distance(a: &[f32], b: &[f32]) -> f32 {
+    a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum()
+}
+
+#[test]
+fn a_stitch_to_the_same_weights_is_the_identity() {
+    let blocks = family(anchor("a", 5, 1), anchor("b", 5, 1));
+    let images = images(40);
+    let stitched = learn(&blocks, &images, OPTIONS, &|| ()).expect("learned");
+    let names: Vec<&str> = stitched.paths.iter().map(|path| path.name.as_str()).collect();
+    assert_eq!(names, ["a", "b", "a.2>b.2"]);
+    let stitch = &stitched.segments[stitched.paths[2].segments[2]];
+    assert_eq!(stitch.kind, Kind::Stitch);
+    let Op::Conv { weights, bias, .. } = &stitch.nodes[0].op else { panic!("{:?}", stitch.nodes) };
+    // A channel of the anchor that never fires has no weight to recover.
+    for image in &images {
+        assert!(distance(&follow(&stitched, 2, image), &follow(&stitched, 1, image)) < 1e-8);
+    }
+    assert!(weights.iter().chain(bias).all(|value| value.is_finite()));
+    for ((output, _, _, input), &weight) in weights.indexed_iter() {
+        let expected = f32::from(u8::from(output == input));
+        assert!((weight - expected).abs() < 1e-4 || weights[[output, 0, 0, output]] == 0.0, "{output} {input} {weight}");
+    }
+    assert!(stitched.paths.iter().all(|path| path.corrections.is_empty()));
+}
+
+#[test]
+fn blocks_of_an_anchor_compute_the_anchor() {
+    let blocks = family(anchor("a", 3, 2), anchor("b", 7, 3));
+    let images = images(16);
+    let stitched = learn(&blocks, &images, OPTIONS, &|| ()).expect("learned");
+    for (path, anchor) in blocks.anchors.iter().enumerate() {
+        assert_eq!(follow(&stitched, path, &images[0]), float::output(&anchor.graph, &images[0]));
+    }
+    assert_eq!(stitched.segments[stitched.paths[2].segments[2]].macs, 36 * 3 * 7);
+}
+
+#[test]
+fn corrections_restore_the_mean_of_the_output() {
+    let blocks = family(anchor("a", 3, 4), anchor("b", 8, 5));
+    let images = images(64);
+    let stitched = learn(&blocks, &images, OPTIONS, &|| ()).expect("learned");
+    assert!(!stitched.paths[2].corrections.is_empty());
+    let means = |path: usize| -> Vec<f64> {
+        let outputs: Vec<Vec<f32>> = images.iter().map(|image| follow(&stitched, path, image)).collect();
+        channel_means(&outputs, 4)
+    };
+    for (found, expected) in means(2).iter().zip(means(1)) {
+        assert!((found - expected).abs() < 1e-4, "{found} {expected}");
+    }
+    let without = Options { corrections: false, ..OPTIONS };
+    let plain = learn(&blocks, &images, without, &|| ()).expect("learned");
+    assert!(plain.paths[2].corrections.is_empty());
+    // Unseen images.
+    let mut random = Random(7);
+    let unseen: Vec<Vec<f32>> = (0..64).map(|_| (0..108).map(|_| random.next()).collect()).collect();
+    let error = |family: &Stitched| -> f32 {
+        unseen.iter().map(|image| distance(&follow(family, 2, image), &follow(family, 1, image))).sum()
+    };
+    assert!(error(&stitched) <= error(&plain) * 1.05, "{} {}", error(&stitched), error(&plain));
+}
+
+#[test]
+fn survives_dead_and_doubled_channels() {
+    let mut front = anchor("a", 4, 6);
+    // Channel 0 is dead, channel 2 doubles channel 1, at the stem and everywhere after.
+    for node in &mut front.nodes {
+        let Op::Conv { weights, bias, .. } = &mut node.op else { continue };
+        if bias.len() != 4 || node.name == "node8" {
+            continue;
+        }
+        weights.index_axis_mut(ndarray::Axis(0), 0).fill(0.0);
+        bias[0] = 0.0;
+        let copy = weights.index_axis(ndarray::Axis(0), 1).to_owned();
+        weights.index_axis_mut(ndarray::Axis(0), 2).assign(&copy);
+        bias[2] = bias[1];
+    }
+    for ridge in [0.0, 1e-6] {
+        let blocks = family(front.clone(), anchor("b", 6, 7));
+        let stitched = learn(&blocks, &images(20), Options { ridge, corrections: true }, &|| ()).expect("learned");
+        let output = follow(&stitched, 2, &images(1)[0]);
+        assert!(output.iter().all(|value| value.is_finite()), "{output:?}");
+    }
+}
+
+#[test]
+fn says_how_many_images_it_needs() {
+    let blocks = family(anchor("a", 3, 1), anchor("b", 4, 2));
+    let error = learn(&blocks, &images(5), OPTIONS, &|| ()).expect_err("too few");
+    assert_eq!(error.to_string(), "learn: 5 images, at least 16 are needed");
+}
+
+#[test]
+fn names_the_node_that_is_not_finite() {
+    let mut back = anchor("b", 4, 2);
+    if let Op::Conv { bias, .. } = &mut back.nodes[4].op {
+        bias[1] = f32::NAN;
+    }
+    let error = learn(&family(anchor("a", 3, 1), back), &images(16), OPTIONS, &|| ()).expect_err("not finite");
+    assert_eq!(error.to_string(), "learn: b: node `node4` computes values that are not finite");
+}
+
+#[test]
+fn threads_change_nothing() {
+    let blocks = family(anchor("a", 3, 1), anchor("b", 6, 2));
+    let with = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
+        pool.install(|| learn(&blocks, &images(33), OPTIONS, &|| ()).expect("learned"))
+    };
+    let one = with(1);
+    for threads in [2, 5] {
+        let many = with(threads);
+        for (a, b) in one.segments.iter().zip(&many.segments) {
+            assert_eq!(a.nodes, b.nodes, "{threads} threads");
+        }
+        for (a, b) in one.paths.iter().zip(&many.paths) {
+            assert_eq!(a.corrections, b.corrections, "{threads} threads");
+        }
+    }
+}
