@@ -1,0 +1,13 @@
+//! Checks that tests and fuzz targets share.
+//!
+//! A body here takes any bytes and panics when a promise is broken; the fuzz targets feed it what the fuzzer
+//! finds, `tests/fuzz_seeds.rs` feeds it seeded mutations and everything that was ever found.
+#![forbid(unsafe_code)]
+
+mod parse;
+mod random;
+mod run;
+
+pub use parse::{parse_any, reseal};
+pub use random::{Random, mutate};
+pub use run::run_any;

@@ -1,0 +1,74 @@
+//! A valid image, however strange, runs without panic and to the same bytes on every instruction set.
+
+use kernels::Isa;
+use kernels::arch::Scalar;
+use plan::{Config, ConfigId, Image, OpId, OpKind};
+use runtime::{Engine, RunError};
+
+use crate::parse::reseal;
+
+/// Largest arena that is lent. An image that needs more is left alone.
+const ARENA_BYTES: u32 = 1 << 20;
+/// Most multiply-accumulates and moves of one config, so that one case takes milliseconds.
+const WORK: u64 = 1 << 22;
+/// Most configs of one image that are run.
+const CONFIGS: u16 = 16;
+/// What fresh arenas hold. No output may depend on it.
+const PAINT: [i8; 2] = [0, 0x55];
+
+/// Parses `bytes`, with length and checksum put right if they start like an image, and runs every config on the
+/// input of the self test.
+pub fn run_any(bytes: &[u8]) {
+    run(bytes);
+    if let Some(sealed) = reseal(bytes) {
+        run(&sealed);
+    }
+}
+
+fn run(bytes: &[u8]) {
+    let Ok(image) = Image::parse(bytes) else { return };
+    for id in (0..image.configs().min(CONFIGS)).map(ConfigId) {
+        let config = image.config(id);
+        if config.arena_bytes > ARENA_BYTES || work(&image, &config) > WORK {
+            continue;
+        }
+        let scalar = output(Scalar, image, id, config.arena_bytes, PAINT[0]);
+        assert!(
+            matches!(scalar, Ok(_) | Err(RunError::Kernel { .. } | RunError::ArenaTooSmall { .. })),
+            "config {id:?} of a valid image: {scalar:?}"
+        );
+        // A larger arena puts outputs elsewhere; what was in it does not matter.
+        let roomy = output(Scalar, image, id, config.arena_bytes + 160, PAINT[1]);
+        assert_eq!(scalar, roomy, "config {id:?}: the arena's size or content shows in the output");
+        #[cfg(target_arch = "x86_64")]
+        if let Some(isa) = kernels::arch::Avx2::new() {
+            let avx2 = output(isa, image, id, config.arena_bytes, PAINT[1]);
+            assert_eq!(scalar, avx2, "config {id:?}: avx2 differs from scalar");
+        }
+    }
+}
+
+/// Upper bound of the products and moves of a config.
+fn work(image: &Image<'_>, config: &Config) -> u64 {
+    let ops = image.path(config).flat_map(|segment| {
+        let segment = image.segment(segment);
+        (segment.first_op..segment.first_op + segment.ops).map(|op| image.op(OpId(op)))
+    });
+    ops.map(|op| {
+        let each = match op.kind {
+            OpKind::Conv | OpKind::Depthwise => u64::from(op.reduction(&image.tensor(op.input))),
+            _ => u64::from(op.kernel[0]) * u64::from(op.kernel[1]),
+        };
+        image.tensor(op.output).len().saturating_mul(each.max(1))
+    })
+    .fold(0, u64::saturating_add)
+}
+
+fn output<I: Isa>(isa: I, image: Image<'_>, id: ConfigId, arena_bytes: u32, paint: i8) -> Result<Vec<i8>, RunError> {
+    let mut arena = vec![paint; arena_bytes as usize];
+    let mut engine = Engine::new(isa, image, &mut arena)?;
+    for (value, &byte) in engine.input_mut().iter_mut().zip(image.test_input()) {
+        *value = byte as i8;
+    }
+    engine.run_config(id).map(<[i8]>::to_vec)
+}
