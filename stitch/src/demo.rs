@@ -13,6 +13,8 @@ use crate::progress::Bars;
 
 /// Frames of the replay.
 const FRAMES: u32 = 600;
+/// Test images behind each score: fewer than `compile` takes, so that the demo is quick.
+const SCORE_IMAGES: usize = 500;
 /// Seed of the time that other tasks steal.
 const STEAL: u64 = 1;
 
@@ -44,7 +46,7 @@ pub fn demo(bundled: Bundled, folder: &Path) -> Result<()> {
     let spec = family::read(&path)?;
     println!("Compiling {}: {} anchors become one image.", spec.name, spec.anchors.len());
     let bars = Bars::new();
-    let options = pipeline::Options { score_images: 1000, stop_after: Stage::Verify };
+    let options = pipeline::Options { score_images: SCORE_IMAGES, stop_after: Stage::Verify };
     let compiled = pipeline::compile(&spec, options, &bars);
     bars.finish();
     let Compiled::Image(bytes) = compiled? else { bail!("the compiler stopped before it wrote an image") };

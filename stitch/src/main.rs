@@ -56,7 +56,9 @@ enum Command {
         print: bool,
     },
     /// One line per config: score, work, memory, predicted time
-    #[command(after_help = "Examples:\n  stitchnet report cifar.snet\n  stitchnet report cifar.snet --html report.html")]
+    #[command(
+        after_help = "Examples:\n  stitchnet report cifar.snet\n  stitchnet report cifar.snet --html report.html"
+    )]
     Report {
         /// Image
         image: PathBuf,
@@ -79,6 +81,22 @@ enum Command {
         /// Runs of each config
         #[arg(long, default_value_t = 50)]
         repeats: usize,
+    },
+    /// Write inputs and their exact outputs, for a device to compare itself with
+    #[command(after_help = "Example:\n  \
+        stitchnet vectors cifar.snet --images models/cifar-cnn/data/test --count 8 -o vectors.bin")]
+    Vectors {
+        /// Image
+        image: PathBuf,
+        /// Folder of pictures: sheets and labels.txt
+        #[arg(long, value_name = "DIR")]
+        images: PathBuf,
+        /// Pictures, from the first on
+        #[arg(long, default_value_t = 8)]
+        count: usize,
+        /// File to write
+        #[arg(short, long)]
+        output: PathBuf,
     },
     /// Compile the bundled family, replay a falling and recovering budget, write image, page and rows
     #[command(after_help = "Examples:\n  stitchnet demo\n  stitchnet demo --family cnn -o elsewhere")]
@@ -145,6 +163,7 @@ fn run(command: Command) -> Result<()> {
             print!("{}", bench::bench(parse(&bytes, &image)?, repeats.max(1))?);
             Ok(())
         }
+        Command::Vectors { image, images, count, output } => vectors(&image, &images, count, &output),
         Command::Demo { family, output } => demo::demo(family, &output),
     }
 }
@@ -189,10 +208,26 @@ fn simulate(arguments: &Simulate) -> Result<()> {
     Ok(())
 }
 
+fn vectors(path: &Path, folder: &Path, count: usize, output: &Path) -> Result<()> {
+    let bytes = read_image(path)?;
+    let image = parse(&bytes, path)?;
+    let pictures = pictures(&image, folder)?.first(count);
+    let channels = image.cut(image.meta().input).shape[2];
+    let value = |(channel, &pixel): (u16, &u8)| image.preprocess(channel)[usize::from(pixel)].cast_signed();
+    let input = |number| (0..channels).cycle().zip(pictures.image(number)).map(value).collect();
+    let inputs: Vec<Vec<i8>> = (0..pictures.len()).map(input).collect();
+    write(output, &stitch::vectors::vectors(&bytes, &inputs)?)
+}
+
+/// The pictures of a folder, of the size that an image takes.
+fn pictures(image: &Image<'_>, folder: &Path) -> Result<images::ImageSet> {
+    let shape = image.cut(image.meta().input).shape.map(usize::from);
+    Ok(images::ImageSet::read(folder, shape, image.meta().classes.into())?)
+}
+
 /// Runs an image on a folder of pictures.
 fn replay(image: &Image<'_>, folder: &Path, trace: &Trace, frames: u32, steal: Option<u64>) -> Result<Replay> {
-    let shape = image.cut(image.meta().input).shape.map(usize::from);
-    let pictures = images::ImageSet::read(folder, shape, image.meta().classes.into())?;
+    let pictures = pictures(image, folder)?;
     let pictures = simulator::ImageSet { pixels: &pictures.pixels, labels: &pictures.labels };
     Ok(simulator::replay(image.bytes(), pictures, trace, frames, steal)?)
 }
@@ -222,9 +257,8 @@ fn read_image(path: &Path) -> Result<Vec<u8>> {
 }
 
 fn parse<'a>(bytes: &'a [u8], path: &Path) -> Result<Image<'a>> {
-    Image::parse(bytes).map_err(|error| {
-        anyhow!("{}: {error} `stitchnet compile FAMILY.toml` writes a valid one.", path.display())
-    })
+    Image::parse(bytes)
+        .map_err(|error| anyhow!("{}: {error} `stitchnet compile FAMILY.toml` writes a valid one.", path.display()))
 }
 
 /// Writes a file, makes its folder, and says so.

@@ -53,7 +53,7 @@ fn wrong_usage_exits_with_2_and_help_with_examples_exists() {
     assert_eq!(stitchnet(&[]).status.code(), Some(2));
     assert_eq!(stitchnet(&["report"]).status.code(), Some(2));
     assert_eq!(stitchnet(&["bench", "x.snet", "--repeats", "many"]).status.code(), Some(2));
-    for command in ["inspect", "compile", "report", "simulate", "bench", "demo"] {
+    for command in ["inspect", "compile", "report", "simulate", "bench", "vectors", "demo"] {
         let output = stitchnet(&[command, "--help"]);
         assert_eq!(output.status.code(), Some(0), "{command}");
         assert!(text(&output.stdout).contains("Example"), "{command}: {}", text(&output.stdout));
