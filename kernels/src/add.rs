@@ -18,6 +18,15 @@ pub struct Add {
     pub max: i8,
 }
 
+impl Add {
+    #[inline(always)]
+    fn apply(&self, a: i8, b: i8) -> i8 {
+        let [m0, m1] = self.multiplier.map(i32::from);
+        let sum = (i32::from(a) * m0 + i32::from(b) * m1).wrapping_add(self.offset) >> u32::from(self.shift).min(30);
+        sum.min(i32::from(self.max)).max(i32::from(self.min)) as i8
+    }
+}
+
 /// Runs an addition.
 ///
 /// # Errors
@@ -25,14 +34,28 @@ pub struct Add {
 pub fn add<I: Isa>(isa: I, op: &Add, a: &[i8], b: &[i8], output: &mut [i8]) -> Result<(), KernelError> {
     check(a.len() == b.len(), KernelError::Input)?;
     check(a.len() == output.len(), KernelError::Output)?;
-    let shift = u32::from(op.shift).min(30);
-    let [m0, m1] = op.multiplier.map(i32::from);
     isa.enter(
         #[inline(always)]
         || {
             for ((out, &a), &b) in output.iter_mut().zip(a).zip(b) {
-                let sum = (i32::from(a) * m0 + i32::from(b) * m1).wrapping_add(op.offset) >> shift;
-                *out = sum.min(i32::from(op.max)).max(i32::from(op.min)) as i8;
+                *out = op.apply(a, b);
+            }
+        },
+    );
+    Ok(())
+}
+
+/// Runs an addition whose output takes the place of `a`.
+///
+/// # Errors
+/// [`KernelError`] if the slices differ in length.
+pub fn add_in_place<I: Isa>(isa: I, op: &Add, a_and_output: &mut [i8], b: &[i8]) -> Result<(), KernelError> {
+    check(a_and_output.len() == b.len(), KernelError::Input)?;
+    isa.enter(
+        #[inline(always)]
+        || {
+            for (a, &b) in a_and_output.iter_mut().zip(b) {
+                *a = op.apply(*a, b);
             }
         },
     );

@@ -27,7 +27,7 @@ pub struct Conv<'a> {
 /// Scratch bytes of [`conv`], the most that any instruction set needs: two gathered windows.
 #[must_use]
 pub const fn conv_scratch(kernel: [u8; 2], channels_per_group: u16) -> usize {
-    2 * row_len(kernel, channels_per_group as usize)
+    row_len(kernel, channels_per_group as usize).saturating_mul(2)
 }
 
 const fn row_len(kernel: [u8; 2], channels: usize) -> usize {
@@ -54,7 +54,8 @@ pub fn conv<I: Isa>(
     check(row > 0 && op.weights.len() == row * outputs, KernelError::Weights)?;
     op.requant.check(outputs)?;
     // Without a window to gather and with whole words, the input itself is the matrix.
-    let direct = op.window.is_point() && groups == 1 && inputs % 4 == 0 && input.len() / inputs == output.len() / outputs;
+    let direct =
+        op.window.is_point() && groups == 1 && inputs % 4 == 0 && input.len() / inputs == output.len() / outputs;
     check(direct || scratch.len() >= 2 * row, KernelError::Scratch)?;
     isa.enter(
         #[inline(always)]
@@ -123,7 +124,9 @@ fn gather(op: &Conv<'_>, channel: usize, channels: usize, input: &[i8], [top, le
                 inside.copy_from_slice(source);
             }
         } else {
-            for (pixel, source) in inside.chunks_exact_mut(channels).zip(input.get(start..).unwrap_or_default().chunks(pitch)) {
+            for (pixel, source) in
+                inside.chunks_exact_mut(channels).zip(input.get(start..).unwrap_or_default().chunks(pitch))
+            {
                 if let Some(source) = source.get(..channels) {
                     pixel.copy_from_slice(source);
                 }

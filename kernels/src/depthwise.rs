@@ -7,11 +7,23 @@ use crate::shape::{KernelError, check};
 /// Channels whose sums are held at once.
 const BLOCK: usize = 16;
 
+/// Scratch bytes of [`depthwise`]: none, its windows are read in place.
+#[must_use]
+pub const fn depthwise_scratch(_channels: u16) -> usize {
+    0
+}
+
 /// Runs a depthwise convolution: `groups`, input and output channels are equal, weights are `[KH][KW][C]`.
 ///
 /// # Errors
 /// [`KernelError`] if a slice has not the length that the shapes give.
-pub fn depthwise<I: Isa>(isa: I, op: &Conv<'_>, input: &[i8], output: &mut [i8], _scratch: &mut [i8]) -> Result<(), KernelError> {
+pub fn depthwise<I: Isa>(
+    isa: I,
+    op: &Conv<'_>,
+    input: &[i8],
+    output: &mut [i8],
+    _scratch: &mut [i8],
+) -> Result<(), KernelError> {
     let channels = usize::from(op.output.channels);
     let taps = usize::from(op.window.kernel[0]) * usize::from(op.window.kernel[1]);
     check(op.input.channels == op.output.channels && op.groups == op.output.channels, KernelError::Geometry)?;

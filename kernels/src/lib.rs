@@ -17,19 +17,21 @@
 
 mod add;
 pub mod arch;
+#[cfg(any(test, feature = "reference"))]
+pub mod cases;
 mod conv;
 mod depthwise;
 mod isa;
 mod movement;
 mod pool;
-#[cfg(feature = "reference")]
+#[cfg(any(test, feature = "reference"))]
 pub mod reference;
 mod requant;
 mod shape;
 
-pub use add::{Add, add};
+pub use add::{Add, add, add_in_place};
 pub use conv::{Conv, conv, conv_scratch};
-pub use depthwise::depthwise;
+pub use depthwise::{depthwise, depthwise_scratch};
 pub use isa::{Isa, Level};
 pub use movement::{Move, move_tensor};
 pub use pool::{Pool, PoolKind, pool};

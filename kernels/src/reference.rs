@@ -27,8 +27,17 @@ fn requantised(requant: &Requant<'_>, channel: i64, sum: i64) -> i8 {
     rounded(sum + bias, multiplier, shift, requant.zero_point, requant.min, requant.max)
 }
 
-/// [`crate::conv`] and, with `depthwise`, [`crate::depthwise`].
-pub fn conv(op: &Conv<'_>, depthwise: bool, input: &[i8], output: &mut [i8]) {
+/// [`crate::conv`].
+pub fn conv(op: &Conv<'_>, input: &[i8], output: &mut [i8]) {
+    convolve(op, false, input, output);
+}
+
+/// [`crate::depthwise`].
+pub fn depthwise(op: &Conv<'_>, input: &[i8], output: &mut [i8]) {
+    convolve(op, true, input, output);
+}
+
+fn convolve(op: &Conv<'_>, depthwise: bool, input: &[i8], output: &mut [i8]) {
     let groups = i64::from(op.groups);
     let (per_input, per_output) = (i64::from(op.input.channels) / groups, i64::from(op.output.channels) / groups);
     let [rows, columns] = op.window.kernel.map(i64::from);
@@ -83,9 +92,7 @@ pub fn pool(op: &Pool, input: &[i8], output: &mut [i8]) {
         }
         if let Some(index) = at(op.output, y, x, c) {
             output[index] = match op.kind {
-                PoolKind::Average => {
-                    rounded(sum, op.multiplier.into(), op.shift.into(), op.zero_point, op.min, op.max)
-                }
+                PoolKind::Average => rounded(sum, op.multiplier.into(), op.shift.into(), op.zero_point, op.min, op.max),
                 PoolKind::Max => most.clamp(op.min.into(), op.max.into()) as i8,
             };
         }

@@ -19,14 +19,17 @@ pub struct Requant<'a> {
     pub max: i8,
 }
 
-/// `value · multiplier / 2^shift`, rounded to nearest, halves up; one rounding, product in 64 bits.
+/// `value · multiplier / 2^shift`, rounded to nearest, halves up; one rounding, product in 64 bits, saturated
+/// to 32.
 ///
 /// gemmlowp and CMSIS-NN round twice (a doubling high multiply, then a shift), so a result may be one off the
 /// nearest; with the product in 64 bits one addition and one shift are both exact and shorter.
 #[inline(always)]
 pub(crate) fn rescale(value: i32, multiplier: i32, shift: u8) -> i32 {
     let shift = u32::from(shift).clamp(1, 62);
-    ((i64::from(value) * i64::from(multiplier) + (1 << (shift - 1))) >> shift) as i32
+    let scaled = (i64::from(value) * i64::from(multiplier) + (1 << (shift - 1))) >> shift;
+    // A small shift leaves more than 32 bits; the clamp that follows must still see the sign.
+    i32::try_from(scaled).unwrap_or(if scaled < 0 { i32::MIN } else { i32::MAX })
 }
 
 /// Adds the zero point and clamps; saturating, so that no rescaled sum can wrap.

@@ -15,7 +15,8 @@ impl Shape {
     /// Elements.
     #[must_use]
     pub fn len(self) -> usize {
-        usize::from(self.height) * usize::from(self.width) * usize::from(self.channels)
+        // Saturates where `usize` has 32 bits: no slice has that length, so the op is refused.
+        usize::from(self.height).saturating_mul(self.width.into()).saturating_mul(self.channels.into())
     }
 
     /// Whether it has no element.

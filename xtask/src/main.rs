@@ -1,2 +1,62 @@
-//! Tasks of the repository.
-fn main() {}
+//! Tasks of the repository: `cargo xtask` lists them.
+#![forbid(unsafe_code)]
+
+mod layers;
+mod qemu;
+
+use std::env;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result, bail, ensure};
+
+const USAGE: &str = "\
+cargo xtask TASK
+
+  ci                     every check, as scripts/test.sh runs them
+  layers                 no dependency that the architecture forbids
+  qemu [--image FILE] [--images DIR] [--count N]
+                         outputs, switches and memory of the firmware on an emulated Cortex-M4,
+                         compared with the host; without --image on the bundled family";
+
+fn main() -> ExitCode {
+    match task() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn task() -> Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in the repository")?;
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments.as_slice() {
+        ["layers"] => {
+            env::set_current_dir(root)?;
+            layers::check()
+        }
+        ["qemu", options @ ..] => {
+            // Paths of the command line count from where it was typed.
+            let options = qemu::Options::parse(options)?;
+            env::set_current_dir(root)?;
+            qemu::check(&options)
+        }
+        ["ci"] => call(Command::new(root.join("scripts/test.sh"))),
+        [] | ["help" | "-h" | "--help"] => {
+            println!("{USAGE}");
+            Ok(())
+        }
+        [other, ..] => bail!("there is no task `{other}`\n\n{USAGE}"),
+    }
+}
+
+/// Runs a program to its end.
+fn call(mut command: Command) -> Result<()> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let status = command.status().with_context(|| format!("{name} cannot be started"))?;
+    ensure!(status.success(), "{name} failed: {status}");
+    Ok(())
+}

@@ -2,8 +2,8 @@
 #![allow(unsafe_code)]
 
 use core::arch::x86_64::{
-    __cpuid, __cpuid_count, __m128i, __m256i, _mm_add_epi32, _mm_cvtepi8_epi16, _mm_cvtsi32_si128, _mm_cvtsi128_si32,
-    _mm_cvtsi64_si128, _mm_hadd_epi32, _mm_madd_epi16, _mm_setzero_si128, _mm_storeu_si128, _mm256_add_epi32,
+    __cpuid, __cpuid_count, __m128i, __m256i, _mm_add_epi32, _mm_cvtepi8_epi16, _mm_cvtsi32_si128, _mm_cvtsi64_si128,
+    _mm_cvtsi128_si32, _mm_hadd_epi32, _mm_madd_epi16, _mm_setzero_si128, _mm_storeu_si128, _mm256_add_epi32,
     _mm256_castsi256_si128, _mm256_cvtepi8_epi16, _mm256_extracti128_si256, _mm256_madd_epi16, _mm256_setzero_si256,
     _xgetbv,
 };

@@ -76,6 +76,8 @@ impl Isa for Dsp {
 
     #[inline(always)]
     fn dot(self, row: &[i8], weights: &[u8]) -> i32 {
-        row_words(row).zip(words(weights)).fold(0, |sum, (x, w)| accumulate(odd(x), odd(w), accumulate(even(x), even(w), sum)))
+        row_words(row)
+            .zip(words(weights))
+            .fold(0, |sum, (x, w)| accumulate(odd(x), odd(w), accumulate(even(x), even(w), sum)))
     }
 }

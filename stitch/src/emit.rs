@@ -1,0 +1,252 @@
+//! Stage 10: layout of the image. No arithmetic but sums of sizes.
+
+use std::collections::BTreeMap;
+
+use plan::layout::{ARENA_ALIGN, NO_TENSOR, SHARED};
+use plan::{Config, Cut, CutId, ImageWriter, Meta, OpId, Overlay, Range, Segment, SegmentId, SegmentKind, Tensor, TensorId};
+
+use crate::cost::CostModel;
+use crate::error::Error;
+use crate::network::{IntegerPath, Kind, Placed, Placement};
+
+/// What the image says about itself besides its networks.
+#[derive(Clone, Debug)]
+pub struct Labels {
+    /// Name of the family.
+    pub family: String,
+    /// Class names.
+    pub classes: Vec<String>,
+}
+
+/// What was measured: empty in the first pass, before anything could run.
+#[derive(Clone, Debug, Default)]
+pub struct Measured {
+    /// Images behind the scores.
+    pub images: usize,
+    /// Correct answers in 10,000 per config, integers.
+    pub scores: Vec<u16>,
+    /// The same of the float paths.
+    pub float_scores: Vec<u16>,
+    /// Self test: one input.
+    pub input: Vec<i8>,
+    /// Self test: the output of each config on it.
+    pub outputs: Vec<Vec<i8>>,
+}
+
+/// Data section in which equal runs of bytes are stored once.
+struct Data {
+    writer: ImageWriter,
+    known: BTreeMap<Vec<u8>, Range>,
+}
+
+impl Data {
+    fn put(&mut self, bytes: Vec<u8>) -> Range {
+        if let Some(&range) = self.known.get(&bytes) {
+            return range;
+        }
+        let range = self.writer.put(&bytes);
+        self.known.insert(bytes, range);
+        range
+    }
+}
+
+fn signed(values: &[i8]) -> Vec<u8> {
+    values.iter().map(|&value| value as u8).collect()
+}
+
+fn words(values: &[i32]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
+fn shape(shape: [usize; 3]) -> Result<[u16; 3], Error> {
+    let side = |side: usize| {
+        let what = format!("a map of {shape:?} [H, W, C]: a side of {side} does not fit 16 bits");
+        u16::try_from(side).map_err(|_| Error::Stage { stage: "emit", what })
+    };
+    Ok([side(shape[0])?, side(shape[1])?, side(shape[2])?])
+}
+
+fn count(what: &str, count: usize) -> Result<u16, Error> {
+    u16::try_from(count)
+        .map_err(|_| Error::Stage { stage: "emit", what: format!("{count} {what}; an image holds at most 65,535") })
+}
+
+/// The bytes of the image; `verify` decides whether they may be written.
+///
+/// # Errors
+/// [`Error::Stage`] if a count or a size does not fit the format.
+pub fn emit(placed: &Placed, labels: &Labels, cost: &CostModel, measured: &Measured) -> Result<Vec<u8>, Error> {
+    let family = &placed.quantized;
+    let empty = Range { offset: 0, len: 0 };
+    let mut data = Data {
+        writer: ImageWriter::new(Meta {
+            name: empty,
+            target: empty,
+            labels: empty,
+            preprocess: empty,
+            test_input: empty,
+            test_outputs: empty,
+            input: CutId(0),
+            output: CutId(1),
+            classes: count("classes", labels.classes.len())?,
+            anchors: count("anchors", family.anchors.len())?,
+            arena_bytes: 0,
+            ticks_per_second: cost.ticks_per_second,
+            score_images: measured.images as u32,
+            anchor_names: empty,
+            reserved: [0; 20],
+        }),
+        known: BTreeMap::new(),
+    };
+    for (cut, quant) in &family.cuts {
+        let anchor = cut.anchor.map_or(Ok(SHARED), |anchor| count("anchors", anchor))?;
+        data.writer.cuts.push(Cut {
+            shape: shape(cut.shape)?,
+            zero_point: quant.zero_point,
+            reserved: 0,
+            scale_bits: quant.scale.to_bits(),
+            anchor,
+            position: count("cuts", cut.position)?,
+        });
+    }
+    for (segment, placement) in family.segments.iter().zip(&placed.placements) {
+        emit_segment(&mut data, segment, placement, cost)?;
+    }
+    for (number, path) in family.paths.iter().enumerate() {
+        emit_path(&mut data, placed, number, path, measured)?;
+    }
+    let own = own_bytes(&data.writer, &family.paths);
+    for (config, own) in data.writer.configs.iter_mut().zip(own) {
+        config.own_bytes = own;
+    }
+    let elements = |cut: usize| family.cuts[cut].0.shape.iter().product::<usize>();
+    let mut input = signed(&measured.input);
+    input.resize(elements(0), 0);
+    let mut outputs: Vec<u8> = measured.outputs.iter().flat_map(|output| signed(output)).collect();
+    outputs.resize(elements(1) * family.paths.len(), 0);
+    data.writer.meta.preprocess = data.put(family.preprocess.iter().flat_map(|table| signed(table)).collect());
+    data.writer.meta.test_input = data.put(input);
+    data.writer.meta.test_outputs = data.put(outputs);
+    data.writer.meta.name = data.put(labels.family.clone().into_bytes());
+    data.writer.meta.target = data.put(cost.target.clone().into_bytes());
+    data.writer.meta.labels = data.put(labels.classes.join("\n").into_bytes());
+    data.writer.meta.anchor_names = data.put(family.anchors.join("\n").into_bytes());
+    data.writer.meta.arena_bytes = data.writer.configs.iter().map(|config| config.arena_bytes).max().unwrap_or(0);
+    Ok(data.writer.finish())
+}
+
+fn emit_segment(
+    data: &mut Data,
+    segment: &crate::network::IntegerSegment,
+    placement: &Placement,
+    cost: &CostModel,
+) -> Result<(), Error> {
+    let first_tensor = count("tensors", data.writer.tensors.len())?;
+    let first_op = count("ops", data.writer.ops.len())?;
+    for ((sides, quant), &offset) in segment.tensors.iter().zip(&placement.offsets) {
+        data.writer.tensors.push(Tensor {
+            shape: shape(*sides)?,
+            zero_point: quant.zero_point,
+            reserved: 0,
+            offset,
+            scale_bits: quant.scale.to_bits(),
+        });
+    }
+    let mut flash_bytes = 0;
+    for (op, scratch) in segment.ops.iter().zip(&placement.scratch) {
+        let mut record = op.record;
+        let local = |id: TensorId| if id.0 == NO_TENSOR { id } else { TensorId(first_tensor + id.0) };
+        (record.input, record.input2, record.output) = (local(record.input), local(record.input2), local(record.output));
+        if let Some(offset) = *scratch {
+            record.scratch = TensorId(count("tensors", data.writer.tensors.len())?);
+            // Scratch is bytes; a long one is written as rows.
+            let bytes = op.scratch_bytes.next_multiple_of(ARENA_ALIGN as usize);
+            let sides = if bytes > 65_535 { shape([bytes / 16, 1, 16])? } else { shape([1, 1, bytes])? };
+            data.writer.tensors.push(Tensor { shape: sides, zero_point: 0, reserved: 0, offset, scale_bits: 0 });
+        }
+        if let Some(weights) = &op.weights {
+            let parts = [
+                data.put(signed(&weights.weights)),
+                data.put(words(&weights.bias)),
+                data.put(words(&weights.multiplier)),
+                data.put(weights.shift.clone()),
+            ];
+            flash_bytes += parts.iter().map(|part| part.len).sum::<u32>();
+            [record.weights, record.bias, record.multiplier, record.shifts] = parts.map(|part| part.offset);
+        }
+        data.writer.ops.push(record);
+    }
+    let cut = |cut: usize| count("cuts", cut).map(CutId);
+    data.writer.segments.push(Segment {
+        kind: if segment.kind == Kind::Block { SegmentKind::Block } else { SegmentKind::Stitch },
+        reserved: 0,
+        from: cut(segment.from)?,
+        to: cut(segment.to)?,
+        first_op,
+        ops: count("ops", segment.ops.len())?,
+        first_tensor,
+        tensors: count("tensors", data.writer.tensors.len() - usize::from(first_tensor))?,
+        input: TensorId(first_tensor + count("tensors", segment.input)?),
+        output: TensorId(first_tensor + count("tensors", segment.output)?),
+        reserved2: 0,
+        peak_bytes: placement.peak_bytes,
+        ticks: cost.ticks(segment),
+        flash_bytes,
+        macs: segment.ops.iter().map(|op| op.macs).sum(),
+    });
+    Ok(())
+}
+
+fn emit_path(data: &mut Data, placed: &Placed, number: usize, path: &IntegerPath, measured: &Measured) -> Result<(), Error> {
+    let records: Vec<Segment> = path.segments.iter().map(|&segment| data.writer.segments[segment]).collect();
+    let first_overlay = count("overlays", data.writer.overlays.len())?;
+    let mut overlay_bytes = 0;
+    for correction in &path.corrections {
+        let segment = &placed.quantized.segments[correction.segment];
+        let own = segment.ops[correction.op].weights.as_ref();
+        if own.is_some_and(|weights| weights.bias == correction.bias) {
+            continue;
+        }
+        let bias = data.put(words(&correction.bias));
+        overlay_bytes += bias.len;
+        let op = OpId(data.writer.segments[correction.segment].first_op + count("ops", correction.op)?);
+        data.writer.overlays.push(Overlay { op, reserved: 0, bias: bias.offset });
+    }
+    let name = data.put(path.name.clone().into_bytes());
+    let live = path.segments.iter().map(|&segment| placed.placements[segment].live_bytes).max();
+    let ticks: u64 = records.iter().map(|segment| u64::from(segment.ticks)).sum();
+    data.writer.configs.push(Config {
+        first_segment: count("path entries", data.writer.path.len())?,
+        segments: count("path entries", path.segments.len())?,
+        first_overlay,
+        overlays: count("overlays", data.writer.overlays.len())? - first_overlay,
+        name,
+        arena_bytes: records.iter().map(|segment| segment.peak_bytes).max().unwrap_or(0),
+        ticks: u32::try_from(ticks).unwrap_or(u32::MAX),
+        macs: records.iter().map(|segment| segment.macs).sum(),
+        score: measured.scores.get(number).copied().unwrap_or(0),
+        float_score: measured.float_scores.get(number).copied().unwrap_or(0),
+        flash_bytes: records.iter().map(|segment| segment.flash_bytes).sum::<u32>() + overlay_bytes,
+        own_bytes: overlay_bytes,
+        live_bytes: live.unwrap_or(0),
+    });
+    for &segment in &path.segments {
+        data.writer.path.push(SegmentId(count("segments", segment)?));
+    }
+    Ok(())
+}
+
+/// Flash that only one config uses: its overlays and the segments that no other path runs.
+fn own_bytes(writer: &ImageWriter, paths: &[IntegerPath]) -> Vec<u32> {
+    let mut users = vec![0; writer.segments.len()];
+    for path in paths {
+        for &segment in &path.segments {
+            users[segment] += 1;
+        }
+    }
+    let own = |path: &IntegerPath| {
+        let alone = path.segments.iter().filter(|&&segment| users[segment] == 1);
+        alone.map(|&segment| writer.segments[segment].flash_bytes).sum::<u32>()
+    };
+    writer.configs.iter().zip(paths).map(|(config, path)| config.own_bytes + own(path)).collect()
+}

@@ -1,0 +1,114 @@
+//! Stage 1: the family description, a TOML file.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::cut::Direction;
+use crate::error::Error;
+
+/// A family as its description says; paths are relative to the file until [`read`] has resolved them.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FamilySpec {
+    /// Name of the family.
+    pub name: String,
+    /// Class names, in the order of the networks' outputs.
+    pub labels: Vec<String>,
+    /// What the networks read.
+    pub input: InputSpec,
+    /// Image sets.
+    pub data: DataSpec,
+    /// How stitches are learned.
+    #[serde(default)]
+    pub stitch: StitchSpec,
+    /// Networks, in increasing order of cost.
+    #[serde(rename = "anchor")]
+    pub anchors: Vec<AnchorSpec>,
+}
+
+/// One network.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AnchorSpec {
+    /// Name.
+    pub name: String,
+    /// ONNX file.
+    pub file: PathBuf,
+}
+
+/// What the networks read: `(pixel / 255 − mean) / std`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InputSpec {
+    /// Rows.
+    pub height: usize,
+    /// Columns.
+    pub width: usize,
+    /// Channels.
+    pub channels: usize,
+    /// Per channel.
+    pub mean: Vec<f32>,
+    /// Per channel, positive.
+    pub std: Vec<f32>,
+}
+
+/// Folders of images; see [`crate::images::ImageSet::read`].
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataSpec {
+    /// For stitches and ranges: images that the anchors may have been trained on.
+    pub calibration: PathBuf,
+    /// For scores: images that nothing was trained or calibrated on.
+    pub test: PathBuf,
+}
+
+/// How stitches are learned.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StitchSpec {
+    /// Which way stitches lead.
+    pub direction: Direction,
+    /// Ridge of the least squares, as a part of the mean of the Gram matrix' diagonal.
+    pub ridge: f64,
+    /// Whether the statistics of suffixes are corrected.
+    pub corrections: bool,
+}
+
+impl Default for StitchSpec {
+    fn default() -> Self {
+        Self { direction: Direction::Up, ridge: 1e-3, corrections: true }
+    }
+}
+
+/// Reads a description.
+///
+/// # Errors
+/// [`Error::File`], [`Error::Content`] with what was found and what is expected.
+pub fn read(path: &Path) -> Result<FamilySpec, Error> {
+    let text = std::fs::read_to_string(path).map_err(|source| Error::File { path: path.into(), source })?;
+    let bad = |what: String| Error::Content { path: path.into(), what };
+    let mut spec: FamilySpec = toml::from_str(&text).map_err(|error| bad(error.to_string()))?;
+    let channels = spec.input.channels;
+    for (name, values) in [("mean", &spec.input.mean), ("std", &spec.input.std)] {
+        if values.len() != channels || channels == 0 {
+            return Err(bad(format!("input.{name} has {} values for {channels} channels", values.len())));
+        }
+    }
+    if let Some(std) = spec.input.std.iter().find(|&&std| !(std.is_finite() && std > 0.0)) {
+        return Err(bad(format!("input.std holds {std}; every value must be positive")));
+    }
+    if spec.anchors.is_empty() || spec.labels.is_empty() {
+        return Err(bad("at least one [[anchor]] and one label are needed".into()));
+    }
+    if let Some(label) = spec.labels.iter().find(|label| label.contains('\n') || label.is_empty()) {
+        return Err(bad(format!("label {label:?}: a label is one line of text")));
+    }
+    let directory = path.parent().unwrap_or(Path::new("."));
+    for anchor in &mut spec.anchors {
+        anchor.file = directory.join(&anchor.file);
+    }
+    spec.data.calibration = directory.join(&spec.data.calibration);
+    spec.data.test = directory.join(&spec.data.test);
+    Ok(spec)
+}

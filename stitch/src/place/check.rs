@@ -1,0 +1,54 @@
+//! The judge of [`super::place`]: replays the ops over a map of owners, byte block by byte block.
+
+use plan::layout::{ARENA_ALIGN, NO_TENSOR};
+
+use crate::network::{IntegerSegment, Placement};
+
+/// Verifies that every op reads what was written and destroys nothing that is still needed.
+///
+/// # Errors
+/// A sentence that names the op and the tensor.
+pub fn check(segment: &IntegerSegment, placement: &Placement) -> Result<(), String> {
+    let block = ARENA_ALIGN as usize;
+    let blocks = placement.peak_bytes as usize / block;
+    // Which tensor's bytes each block of 16 holds.
+    let mut owner = vec![usize::MAX; blocks];
+    let span = |tensor: usize| {
+        let bytes: usize = segment.tensors[tensor].0.iter().product();
+        let start = placement.offsets[tensor] as usize / block;
+        start..start + bytes.div_ceil(block)
+    };
+    if placement.offsets[segment.input] != 0 || span(segment.output).end != blocks {
+        return Err("input and output are not at the two ends".into());
+    }
+    if placement.offsets.iter().any(|offset| offset % ARENA_ALIGN != 0) {
+        return Err("an offset is not aligned".into());
+    }
+    if let Some(tensor) = (0..segment.tensors.len()).find(|&tensor| span(tensor).end > blocks) {
+        return Err(format!("tensor {tensor} lies outside the arena"));
+    }
+    owner[span(segment.input)].fill(segment.input);
+    for (number, op) in segment.ops.iter().enumerate() {
+        let record = &op.record;
+        let inputs = [record.input, record.input2];
+        let inputs = || inputs.iter().filter(|input| input.0 != NO_TENSOR).map(|input| input.index());
+        if let Some(start) = placement.scratch[number] {
+            let start = start as usize / block;
+            let Some(part) = owner.get_mut(start..start + op.scratch_bytes.div_ceil(block)) else {
+                return Err(format!("scratch of op {number} lies outside the arena"));
+            };
+            part.fill(usize::MAX);
+        }
+        owner[span(record.output.index())].fill(record.output.index());
+        // Only now look at the inputs: they must have survived scratch and output.
+        for input in inputs() {
+            if owner[span(input)].iter().any(|&found| found != input) {
+                return Err(format!("op {number} reads tensor {input}, which was overwritten"));
+            }
+        }
+    }
+    if owner[span(segment.output)].iter().any(|&found| found != segment.output) {
+        return Err("the output was overwritten".into());
+    }
+    Ok(())
+}

@@ -1,0 +1,70 @@
+//! Stage 11: permission to write the image. It is parsed back and run by the real runtime; every instruction set of
+//! this machine must give the same bytes, in the smallest arena and in a larger one.
+
+use plan::{ConfigId, Image};
+use runtime::Engine;
+
+use crate::error::Error;
+use crate::evaluate::with_best_isa;
+
+/// Outputs of every config on one int8 input, with one instruction set.
+///
+/// # Errors
+/// What the runtime refuses.
+pub fn outputs<I: kernels::Isa>(isa: I, image: &Image<'_>, input: &[i8], spare: usize) -> Result<Vec<Vec<i8>>, Error> {
+    (0..image.configs())
+        .map(|config| {
+            let config = ConfigId(config);
+            let mut arena = vec![0x55; image.config(config).arena_bytes as usize + spare];
+            let smallest = (0..image.configs()).map(|other| image.config(ConfigId(other)).arena_bytes).min();
+            arena.resize(arena.len().max(smallest.unwrap_or(0) as usize), 0x55);
+            let mut engine = Engine::new(isa, *image, &mut arena)?;
+            let target = engine.input_mut();
+            if target.len() != input.len() {
+                let (found, expected) = (input.len() as u32, target.len() as u32);
+                return Err(runtime::RunError::InputSize { found, expected }.into());
+            }
+            target.copy_from_slice(input);
+            Ok(engine.run_config(config)?.to_vec())
+        })
+        .collect()
+}
+
+/// Outputs that all instruction sets of this machine and two sizes of arena agree on.
+///
+/// # Errors
+/// [`Error::Stage`] naming the config where they do not.
+pub fn agreed_outputs(image: &Image<'_>, input: &[i8]) -> Result<Vec<Vec<i8>>, Error> {
+    let expected = outputs(kernels::arch::Scalar, image, input, 0)?;
+    for spare in [0, 4096] {
+        let found = with_best_isa!(|isa| outputs(isa, image, input, spare))?;
+        if let Some(config) = (0..expected.len()).find(|&config| found[config] != expected[config]) {
+            let name = image.text(image.config(ConfigId(config as u16)).name);
+            let what = format!(
+                "config {config} ({name}) gives {:?} with {} and {:?} with scalar: a fault of the kernels",
+                found[config],
+                kernels::Level::best().name(),
+                expected[config]
+            );
+            return Err(Error::Stage { stage: "verify", what });
+        }
+    }
+    Ok(expected)
+}
+
+/// Parses the bytes and runs the stored self test.
+///
+/// # Errors
+/// [`Error::Image`] with the broken rule; [`Error::Stage`] if an output is not the stored one.
+pub fn verify(bytes: &[u8]) -> Result<(), Error> {
+    let image = Image::parse(bytes)?;
+    let input: Vec<i8> = image.test_input().iter().map(|&byte| byte as i8).collect();
+    for (config, output) in agreed_outputs(&image, &input)?.iter().enumerate() {
+        let stored = image.test_output(ConfigId(config as u16));
+        if output.iter().map(|&value| value as u8).ne(stored.iter().copied()) {
+            let what = format!("config {config}: the self test gives {output:?}, the image holds {stored:?}");
+            return Err(Error::Stage { stage: "verify", what });
+        }
+    }
+    Ok(())
+}
