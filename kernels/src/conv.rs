@@ -145,26 +145,28 @@ fn products<I: Isa>(isa: I, op: &Conv<'_>, group: usize, rows: [&[i8]; 2], out: 
     let first = group * per_group;
     let weights = op.weights.get(first * len..(first + per_group) * len).unwrap_or_default();
     let mut channel = first;
-    let mut put = |channel: usize, sums: [i32; 2]| {
-        if let Some(slot) = out0.get_mut(channel) {
-            *slot = op.requant.apply(channel, sums[0]);
-        }
-        if let Some(slot) = out1.get_mut(channel) {
-            *slot = op.requant.apply(channel, sums[1]);
-        }
-    };
     let mut fours = weights.chunks_exact(4 * len);
     for four in fours.by_ref() {
         let (w01, w23) = four.split_at(2 * len);
         let ((w0, w1), (w2, w3)) = (w01.split_at(len), w23.split_at(len));
-        let [a, b] = isa.dot_2x4(rows, [w0, w1, w2, w3]);
-        for (offset, sums) in a.into_iter().zip(b).enumerate() {
-            put(channel + offset, [sums.0, sums.1]);
+        let sums = isa.dot_2x4(rows, [w0, w1, w2, w3]);
+        let values = sums.map(
+            #[inline(always)]
+            |sums| isa.requant4(&op.requant, channel, sums),
+        );
+        for (out, values) in [&mut *out0, &mut *out1].into_iter().zip(values) {
+            if let Some(slots) = out.get_mut(channel..).and_then(|out| out.first_chunk_mut()) {
+                *slots = values;
+            }
         }
         channel += 4;
     }
     for one in fours.remainder().chunks_exact(len) {
-        put(channel, rows.map(|row| isa.dot(row, one)));
+        for (out, row) in [&mut *out0, &mut *out1].into_iter().zip(rows) {
+            if let Some(slot) = out.get_mut(channel) {
+                *slot = op.requant.apply(channel, isa.dot(row, one));
+            }
+        }
         channel += 1;
     }
 }

@@ -4,9 +4,6 @@ use crate::conv::Conv;
 use crate::isa::Isa;
 use crate::shape::{KernelError, check};
 
-/// Channels whose sums are held at once.
-const BLOCK: usize = 16;
-
 /// Scratch bytes of [`depthwise`]: none, its windows are read in place.
 #[must_use]
 pub const fn depthwise_scratch(_channels: u16) -> usize {
@@ -37,8 +34,24 @@ pub fn depthwise<I: Isa>(
             for (position, out) in output.chunks_exact_mut(channels).enumerate() {
                 let width = usize::from(op.output.width);
                 let start = op.window.start(position / width, position % width);
-                for (block, out) in out.chunks_mut(BLOCK).enumerate() {
-                    sums(op, input, start, block * BLOCK, out);
+                let mut channel = 0;
+                let (sixteens, rest) = out.as_chunks_mut::<16>();
+                for out in sixteens {
+                    let sums = sums::<16>(op, input, start, channel);
+                    for (out, sums) in out.as_chunks_mut::<4>().0.iter_mut().zip(sums.as_chunks::<4>().0) {
+                        *out = isa.requant4(&op.requant, channel, *sums);
+                        channel += 4;
+                    }
+                }
+                let (fours, rest) = rest.as_chunks_mut::<4>();
+                for out in fours {
+                    *out = isa.requant4(&op.requant, channel, sums::<4>(op, input, start, channel));
+                    channel += 4;
+                }
+                for out in rest {
+                    let [sum] = sums::<1>(op, input, start, channel);
+                    *out = op.requant.apply(channel, sum);
+                    channel += 1;
                 }
             }
         },
@@ -46,29 +59,30 @@ pub fn depthwise<I: Isa>(
     Ok(())
 }
 
-/// One output position, channels from `first` on.
+/// Sums of one output position, `N` channels from `first` on.
 #[inline(always)]
-fn sums(op: &Conv<'_>, input: &[i8], [top, left]: [isize; 2], first: usize, out: &mut [i8]) {
+fn sums<const N: usize>(op: &Conv<'_>, input: &[i8], [top, left]: [isize; 2], first: usize) -> [i32; N] {
     let (height, width) = (usize::from(op.input.height), usize::from(op.input.width));
     let channels = usize::from(op.input.channels);
-    let columns = usize::from(op.window.kernel[1]);
-    let mut acc = [0i32; BLOCK];
-    for (tap, weights) in op.weights.chunks_exact(channels).enumerate() {
-        let weights = weights.get(first..first + out.len()).unwrap_or_default();
-        let (y, x) = (top + (tap / columns) as isize, left + (tap % columns) as isize);
-        if y >= 0 && x >= 0 && (y as usize) < height && (x as usize) < width {
-            let start = (y as usize * width + x as usize) * channels + first;
-            let pixels = input.get(start..start + out.len()).unwrap_or_default();
-            for ((acc, &pixel), &weight) in acc.iter_mut().zip(pixels).zip(weights) {
+    let [rows, columns] = op.window.kernel.map(usize::from);
+    let padding = [op.input_zero; N];
+    let mut acc = [0i32; N];
+    let mut weights = op.weights.get(first..).unwrap_or_default();
+    for y in (top..).take(rows) {
+        let line = usize::try_from(y).ok().filter(|&y| y < height).map(|y| y * width);
+        for x in (left..).take(columns) {
+            let pixel = match (line, usize::try_from(x)) {
+                (Some(line), Ok(x)) if x < width => {
+                    input.get((line + x) * channels + first..).and_then(|rest| rest.first_chunk()).unwrap_or(&padding)
+                }
+                _ => &padding,
+            };
+            let Some(weight) = weights.first_chunk::<N>() else { return acc };
+            for ((acc, &pixel), &weight) in acc.iter_mut().zip(pixel).zip(weight) {
                 *acc += i32::from(pixel) * i32::from(weight as i8);
             }
-        } else {
-            for (acc, &weight) in acc.iter_mut().zip(weights) {
-                *acc += i32::from(op.input_zero) * i32::from(weight as i8);
-            }
+            weights = weights.get(channels..).unwrap_or_default();
         }
     }
-    for ((channel, out), sum) in out.iter_mut().enumerate().zip(acc) {
-        *out = op.requant.apply(first + channel, sum);
-    }
+    acc
 }

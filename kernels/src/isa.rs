@@ -1,6 +1,7 @@
 //! Where instruction sets differ.
 
 use crate::arch;
+use crate::requant::Requant;
 
 /// Leaf functions of one instruction set. A value of such a type proves that the CPU has it, so the leaves are
 /// safe to call. Slices of one call have one length, a multiple of 4.
@@ -15,6 +16,12 @@ pub trait Isa: Copy {
 
     /// Dot products of two input rows with four weight rows (int8 as bytes).
     fn dot_2x4(self, rows: [&[i8]; 2], weights: [&[u8]; 4]) -> [[i32; 4]; 2];
+
+    /// [`Requant::apply`] to four sums, of the channels from `channel` on.
+    #[inline(always)]
+    fn requant4(self, requant: &Requant<'_>, channel: usize, sums: [i32; 4]) -> [i8; 4] {
+        requant.apply4(channel, sums)
+    }
 
     /// Dot product of one input row with one weight row.
     fn dot(self, row: &[i8], weights: &[u8]) -> i32;

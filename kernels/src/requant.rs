@@ -19,6 +19,13 @@ pub struct Requant<'a> {
     pub max: i8,
 }
 
+/// Constants of four neighbouring channels, as they lie in flash.
+pub(crate) struct Four<'a> {
+    pub bias: &'a [u8; 16],
+    pub multiplier: &'a [u8; 16],
+    pub shift: [u8; 4],
+}
+
 /// `value · multiplier / 2^shift`, rounded to nearest, halves up; one rounding, product in 64 bits, saturated
 /// to 32.
 ///
@@ -27,7 +34,13 @@ pub struct Requant<'a> {
 #[inline(always)]
 pub(crate) fn rescale(value: i32, multiplier: i32, shift: u8) -> i32 {
     let shift = u32::from(shift).clamp(1, 62);
-    let scaled = (i64::from(value) * i64::from(multiplier) + (1 << (shift - 1))) >> shift;
+    let product = i64::from(value) * i64::from(multiplier);
+    if shift > 32 {
+        // The half, 2^(shift-1), has no bit in the low word, and a floor of a floor is a floor: the high word is
+        // enough. |high| <= 2^30 and the half is at most 2^29. A 32-bit CPU saves the 64-bit addition and shift.
+        return ((product >> 32) as i32 + (1 << (shift - 33))) >> (shift - 32);
+    }
+    let scaled = (product + (1 << (shift - 1))) >> shift;
     // A small shift leaves more than 32 bits; the clamp that follows must still see the sign.
     i32::try_from(scaled).unwrap_or(if scaled < 0 { i32::MIN } else { i32::MAX })
 }
@@ -38,11 +51,12 @@ pub(crate) fn finish(value: i32, zero_point: i8, min: i8, max: i8) -> i8 {
     value.saturating_add(i32::from(zero_point)).min(i32::from(max)).max(i32::from(min)) as i8
 }
 
+#[inline(always)]
 fn word(table: &[u8], channel: usize) -> i32 {
     table.as_chunks::<4>().0.get(channel).map_or(0, |bytes| i32::from_le_bytes(*bytes))
 }
 
-impl Requant<'_> {
+impl<'a> Requant<'a> {
     /// `clamp(zero_point + round((sum + bias) · multiplier / 2^shift))` for one channel.
     #[inline(always)]
     #[must_use]
@@ -50,6 +64,26 @@ impl Requant<'_> {
         let acc = sum.wrapping_add(word(self.bias, channel));
         let shift = self.shift.get(channel).copied().unwrap_or(1);
         finish(rescale(acc, word(self.multiplier, channel), shift), self.zero_point, self.min, self.max)
+    }
+
+    /// [`Self::apply`] to four channels from `channel` on.
+    #[inline(always)]
+    #[must_use]
+    pub fn apply4(&self, channel: usize, sums: [i32; 4]) -> [i8; 4] {
+        let Some(four) = self.four(channel) else { return [0; 4] };
+        core::array::from_fn(|lane| {
+            let acc = sums[lane].wrapping_add(word(four.bias, lane));
+            let scaled = rescale(acc, word(four.multiplier, lane), four.shift[lane]);
+            finish(scaled, self.zero_point, self.min, self.max)
+        })
+    }
+
+    /// The constants of four channels; `None` behind the end.
+    #[inline(always)]
+    pub(crate) fn four(&self, channel: usize) -> Option<Four<'a>> {
+        let bias = self.bias.get(4 * channel..)?.first_chunk()?;
+        let multiplier = self.multiplier.get(4 * channel..)?.first_chunk()?;
+        Some(Four { bias, multiplier, shift: *self.shift.get(channel..)?.first_chunk()? })
     }
 
     pub(crate) fn check(&self, channels: usize) -> Result<(), KernelError> {

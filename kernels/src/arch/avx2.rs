@@ -3,12 +3,15 @@
 
 use core::arch::x86_64::{
     __cpuid, __cpuid_count, __m128i, __m256i, _mm_add_epi32, _mm_cvtepi8_epi16, _mm_cvtsi32_si128, _mm_cvtsi64_si128,
-    _mm_cvtsi128_si32, _mm_hadd_epi32, _mm_madd_epi16, _mm_setzero_si128, _mm_storeu_si128, _mm256_add_epi32,
-    _mm256_castsi256_si128, _mm256_cvtepi8_epi16, _mm256_extracti128_si256, _mm256_madd_epi16, _mm256_setzero_si256,
-    _xgetbv,
+    _mm_cvtsi128_si32, _mm_hadd_epi32, _mm_madd_epi16, _mm_set1_epi32, _mm_setr_epi32, _mm_setzero_si128,
+    _mm_shuffle_epi8, _mm_storeu_si128, _mm256_add_epi32, _mm256_add_epi64, _mm256_blendv_epi8, _mm256_castsi256_si128,
+    _mm256_cmpgt_epi64, _mm256_cvtepi8_epi16, _mm256_cvtepi32_epi64, _mm256_cvtepu8_epi64, _mm256_extracti128_si256,
+    _mm256_madd_epi16, _mm256_mul_epi32, _mm256_permutevar8x32_epi32, _mm256_set1_epi64x, _mm256_setr_epi32,
+    _mm256_setzero_si256, _mm256_sllv_epi64, _mm256_srlv_epi64, _mm256_sub_epi64, _mm256_xor_si256, _xgetbv,
 };
 
 use crate::isa::Isa;
+use crate::requant::Requant;
 
 /// A CPU with AVX2.
 #[derive(Clone, Copy, Debug)]
@@ -45,11 +48,16 @@ fn with_avx2<R>(body: impl FnOnce() -> R) -> R {
     body()
 }
 
+#[inline(always)]
+fn vector(bytes: [u8; 16]) -> __m128i {
+    // SAFETY: both types are 16 bytes and every bit pattern is a vector.
+    unsafe { core::mem::transmute::<[u8; 16], __m128i>(bytes) }
+}
+
 #[inline]
 #[target_feature(enable = "avx2")]
 fn wide(bytes: [u8; 16]) -> __m256i {
-    // SAFETY: both types are 16 bytes and every bit pattern is a vector.
-    _mm256_cvtepi8_epi16(unsafe { core::mem::transmute::<[u8; 16], __m128i>(bytes) })
+    _mm256_cvtepi8_epi16(vector(bytes))
 }
 
 #[inline]
@@ -150,6 +158,33 @@ fn dot(row: &[i8], weights: &[u8]) -> i32 {
     _mm_cvtsi128_si32(_mm_hadd_epi32(two, two))
 }
 
+/// `crate::requant::rescale` and `finish`, four lanes of 64 bits.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn requant4(requant: &Requant<'_>, channel: usize, sums: [i32; 4]) -> [i8; 4] {
+    let Some(four) = requant.four(channel) else { return [0; 4] };
+    let [s0, s1, s2, s3] = sums;
+    let acc = _mm_add_epi32(_mm_setr_epi32(s0, s1, s2, s3), vector(*four.bias));
+    let product = _mm256_mul_epi32(_mm256_cvtepi32_epi64(acc), _mm256_cvtepi32_epi64(vector(*four.multiplier)));
+    let shift = _mm256_cvtepu8_epi64(_mm_cvtsi32_si128(i32::from_le_bytes(four.shift.map(|shift| shift.clamp(1, 62)))));
+    let one = _mm256_set1_epi64x(1);
+    let rounded = _mm256_add_epi64(product, _mm256_sllv_epi64(one, _mm256_sub_epi64(shift, one)));
+    // AVX2 has no arithmetic shift of 64 bits: shift the value moved up by 2^63 and move it down again.
+    let sign = _mm256_set1_epi64x(i64::MIN);
+    let scaled =
+        _mm256_sub_epi64(_mm256_srlv_epi64(_mm256_xor_si256(rounded, sign), shift), _mm256_srlv_epi64(sign, shift));
+    // Clamped before the zero point is added: nothing can wrap, and the low words are enough from here on.
+    let zero = i64::from(requant.zero_point);
+    let max = _mm256_set1_epi64x(i64::from(requant.max) - zero);
+    let min = _mm256_set1_epi64x(i64::from(requant.min) - zero);
+    let capped = _mm256_blendv_epi8(scaled, max, _mm256_cmpgt_epi64(scaled, max));
+    let clamped = _mm256_blendv_epi8(capped, min, _mm256_cmpgt_epi64(min, capped));
+    let low = _mm256_permutevar8x32_epi32(clamped, _mm256_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6));
+    let values = _mm_add_epi32(_mm256_castsi256_si128(low), _mm_set1_epi32(i32::from(requant.zero_point)));
+    let bytes = _mm_shuffle_epi8(values, _mm_set1_epi32(0x0c08_0400));
+    _mm_cvtsi128_si32(bytes).to_le_bytes().map(|byte| byte as i8)
+}
+
 impl Isa for Avx2 {
     const NAME: &'static str = "avx2";
 
@@ -163,6 +198,12 @@ impl Isa for Avx2 {
     fn dot_2x4(self, rows: [&[i8]; 2], weights: [&[u8]; 4]) -> [[i32; 4]; 2] {
         // SAFETY: `self` proves AVX2.
         unsafe { dot_2x4(rows, weights) }
+    }
+
+    #[inline(always)]
+    fn requant4(self, requant: &Requant<'_>, channel: usize, sums: [i32; 4]) -> [i8; 4] {
+        // SAFETY: `self` proves AVX2.
+        unsafe { requant4(requant, channel, sums) }
     }
 
     #[inline(always)]
