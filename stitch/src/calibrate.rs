@@ -55,7 +55,7 @@ pub fn calibrate(stitched: Stitched, images: &[Vec<f32>], advance: &(dyn Fn() + 
                 let tensor = tensor.or((cut == 0 && segment.from == 0).then_some(segment.input));
                 seen.iter().filter_map(move |extents| tensor.map(|tensor| extents[tensor]))
             });
-            if cut == 0 { hull(at_cut) } else { covering(at_cut) }
+            if cut <= 1 { hull(at_cut) } else { covering(at_cut) }
         })
         .collect();
     for (segment, tensors) in stitched.segments.iter().zip(&mut tensors) {

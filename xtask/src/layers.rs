@@ -27,6 +27,9 @@ const EXEC: &str = "runtime/src/exec.rs";
 /// What everyone may name of `kernels`: which instruction set, and how much scratch a convolution needs.
 const CHOICE: [&str; 4] = ["Isa", "Level", "arch", "conv_scratch"];
 
+/// The folders that may use `unsafe`.
+const UNSAFE: [&str; 2] = ["kernels/src/arch/", "firmware/"];
+
 /// Checks every manifest and every source file.
 pub fn check() -> Result<()> {
     let mut broken = vec![];
@@ -52,6 +55,10 @@ pub fn check() -> Result<()> {
             let vocabulary = !path.starts_with("kernels/") && path != EXEC;
             for (line, what) in findings(&text, vocabulary, !TRACT.contains(&&*path)) {
                 broken.push(format!("{path}:{line}: {what}"));
+            }
+            if !UNSAFE.iter().any(|folder| path.starts_with(folder)) {
+                let lines = (1..).zip(text.lines()).filter(|(_, line)| is_unsafe(line));
+                broken.extend(lines.map(|(line, _)| format!("{path}:{line}: unsafe is for {} only", UNSAFE.join(" and "))));
             }
         }
     }
@@ -124,6 +131,14 @@ fn findings(text: &str, vocabulary: bool, tract: bool) -> Vec<(usize, String)> {
     found
 }
 
+/// Whether a line uses `unsafe`: neither as a part of a longer word, nor in a comment or a text.
+fn is_unsafe(line: &str) -> bool {
+    let code = line.split("//").next().unwrap_or_default();
+    // Every second part lies between quotes.
+    let part = |letter: char| letter.is_alphanumeric() || letter == '_';
+    code.split('"').step_by(2).flat_map(|code| code.split(|letter| !part(letter))).any(|word| word == "unsafe")
+}
+
 /// First names of a path or of a list in braces.
 fn named(rest: &str) -> Vec<String> {
     let word = |text: &str| {
@@ -145,6 +160,13 @@ mod tests {
         let found = findings("use kernels::{Isa, Conv};\nkernels::arch::Scalar // kernels::add\n", true, true);
         assert_eq!(found, [(1, format!("kernels::Conv is named in {EXEC} only"))]);
         assert!(findings("use kernels::Conv;", false, true).is_empty());
+    }
+
+    #[test]
+    fn finds_unsafe_code() {
+        assert!(is_unsafe("    let x = unsafe { y() };"));
+        assert!(!is_unsafe("#![forbid(unsafe_code)] // unsafe"));
+        assert!(!is_unsafe("let text = \"unsafe\";"));
     }
 
     #[test]
