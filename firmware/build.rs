@@ -3,10 +3,8 @@ use std::path::PathBuf;
 use std::{env, fs};
 
 /// Feature of a board and its memory.
-const BOARDS: [(&str, &str); 1] = [(
-    "MPS2_AN386",
-    "FLASH : ORIGIN = 0x00000000, LENGTH = 4M\n  RAM : ORIGIN = 0x20000000, LENGTH = 4M",
-)];
+const BOARDS: [(&str, &str); 1] =
+    [("MPS2_AN386", "FLASH : ORIGIN = 0x00000000, LENGTH = 4M\n  RAM : ORIGIN = 0x20000000, LENGTH = 4M")];
 
 fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));

@@ -28,6 +28,11 @@ mirror() {
 fetch() { curl -fsS --retry 3 -o "$2" "$(mirror)$1"; }
 sha256_is() { [ "$(sha256sum "$1" | cut -d' ' -f1)" = "$2" ]; }
 
+# Major version of QEMU for Arm; 0 if there is none.
+qemu_major() {
+  { qemu-system-arm --version 2>/dev/null || true; } | sed -n '1s/^QEMU emulator version \([0-9]*\).*/\1/p' | grep . || echo 0
+}
+
 install_qemu() {
   debian || die "install QEMU for Arm (qemu-system-arm), 8.0 or later, with your package manager; then run this again"
   say "installing qemu-system-arm"
@@ -106,5 +111,6 @@ build_target() {
 mkdir -p "$CACHE"
 has_target || { command -v rustup >/dev/null && timeout 300 rustup target add $TARGET >"$CACHE/rustup.log" 2>&1; } || true
 has_target || build_target
-command -v qemu-system-arm >/dev/null || install_qemu
+[ "$(qemu_major)" -ge 8 ] || install_qemu
+[ "$(qemu_major)" -ge 8 ] || die "QEMU is $(qemu_major) (0: none), 8 or later is needed; install qemu-system-arm by hand"
 say "ready: $TARGET of $("$RUSTC" -V | cut -d' ' -f1-2), $(qemu-system-arm --version | head -1)"

@@ -3,7 +3,12 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-step() { printf '\n== %s (%ss)\n' "$*" "$SECONDS"; "$@"; }
+step() {
+  local started=$SECONDS
+  printf '\n== %s\n' "$*"
+  "$@" || { printf '== FAILED after %s s: %s\n' "$((SECONDS - started))" "$*" >&2; exit 1; }
+  printf '== ok, %s s: %s\n' "$((SECONDS - started))" "$*"
+}
 # A component that the toolchain lacks and rustup cannot fetch is left out, and said so.
 component() {
   cargo "$1" --version >/dev/null 2>&1 || timeout 300 rustup component add "$2" >/dev/null 2>&1 || true

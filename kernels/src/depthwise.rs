@@ -1,5 +1,7 @@
 //! Convolution with one filter per channel.
 
+use core::ops::Range;
+
 use crate::conv::Conv;
 use crate::isa::Isa;
 use crate::shape::{KernelError, check};
@@ -33,11 +35,11 @@ pub fn depthwise<I: Isa>(
         || {
             for (position, out) in output.chunks_exact_mut(channels).enumerate() {
                 let width = usize::from(op.output.width);
-                let start = op.window.start(position / width, position % width);
+                let place = Place::new(op, position / width, position % width);
                 let mut channel = 0;
                 let (sixteens, rest) = out.as_chunks_mut::<16>();
                 for out in sixteens {
-                    let sums = sums::<16>(op, input, start, channel);
+                    let sums = sums::<16>(op, input, &place, channel);
                     for (out, sums) in out.as_chunks_mut::<4>().0.iter_mut().zip(sums.as_chunks::<4>().0) {
                         *out = isa.requant4(&op.requant, channel, *sums);
                         channel += 4;
@@ -45,11 +47,11 @@ pub fn depthwise<I: Isa>(
                 }
                 let (fours, rest) = rest.as_chunks_mut::<4>();
                 for out in fours {
-                    *out = isa.requant4(&op.requant, channel, sums::<4>(op, input, start, channel));
+                    *out = isa.requant4(&op.requant, channel, sums::<4>(op, input, &place, channel));
                     channel += 4;
                 }
                 for out in rest {
-                    let [sum] = sums::<1>(op, input, start, channel);
+                    let [sum] = sums::<1>(op, input, &place, channel);
                     *out = op.requant.apply(channel, sum);
                     channel += 1;
                 }
@@ -59,30 +61,58 @@ pub fn depthwise<I: Isa>(
     Ok(())
 }
 
+/// The window of one output position.
+struct Place {
+    /// Rows and columns of the window that lie on the map.
+    rows: Range<usize>,
+    columns: Range<usize>,
+    /// Index of the first element in the input; wraps where that lies before the map.
+    start: usize,
+}
+
+impl Place {
+    #[inline(always)]
+    fn new(op: &Conv<'_>, row: usize, column: usize) -> Self {
+        let [top, left] = op.window.start(row, column);
+        let inside = |start: isize, kernel: u8, side: u16| {
+            let clip = |at: isize| at.clamp(0, isize::from(kernel)) as usize;
+            clip(-start)..clip(usize::from(side) as isize - start)
+        };
+        let start = (top * usize::from(op.input.width) as isize + left) * usize::from(op.input.channels) as isize;
+        Self {
+            rows: inside(top, op.window.kernel[0], op.input.height),
+            columns: inside(left, op.window.kernel[1], op.input.width),
+            start: start as usize,
+        }
+    }
+}
+
 /// Sums of one output position, `N` channels from `first` on.
 #[inline(always)]
-fn sums<const N: usize>(op: &Conv<'_>, input: &[i8], [top, left]: [isize; 2], first: usize) -> [i32; N] {
-    let (height, width) = (usize::from(op.input.height), usize::from(op.input.width));
+fn sums<const N: usize>(op: &Conv<'_>, input: &[i8], place: &Place, first: usize) -> [i32; N] {
     let channels = usize::from(op.input.channels);
     let [rows, columns] = op.window.kernel.map(usize::from);
     let padding = [op.input_zero; N];
     let mut acc = [0i32; N];
-    let mut weights = op.weights.get(first..).unwrap_or_default();
-    for y in (top..).take(rows) {
-        let line = usize::try_from(y).ok().filter(|&y| y < height).map(|y| y * width);
-        for x in (left..).take(columns) {
-            let pixel = match (line, usize::try_from(x)) {
-                (Some(line), Ok(x)) if x < width => {
-                    input.get((line + x) * channels + first..).and_then(|rest| rest.first_chunk()).unwrap_or(&padding)
-                }
-                _ => &padding,
-            };
-            let Some(weight) = weights.first_chunk::<N>() else { return acc };
+    let mut weight_at = first;
+    for row in 0..rows {
+        let line = place.start.wrapping_add(row * usize::from(op.input.width) * channels).wrapping_add(first);
+        let mut at = line;
+        for column in 0..columns {
+            let inside = place.rows.contains(&row) && place.columns.contains(&column);
+            let pixel = if inside { block(input, at) } else { Some(&padding) };
+            let (Some(pixel), Some(weight)) = (pixel, block::<_, N>(op.weights, weight_at)) else { return acc };
             for ((acc, &pixel), &weight) in acc.iter_mut().zip(pixel).zip(weight) {
                 *acc += i32::from(pixel) * i32::from(weight as i8);
             }
-            weights = weights.get(channels..).unwrap_or_default();
+            at = at.wrapping_add(channels);
+            weight_at += channels;
         }
     }
     acc
+}
+
+#[inline(always)]
+fn block<T, const N: usize>(values: &[T], at: usize) -> Option<&[T; N]> {
+    values.get(at..)?.first_chunk()
 }

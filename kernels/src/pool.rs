@@ -1,7 +1,7 @@
 //! Mean and maximum over a window.
 
 use crate::isa::Isa;
-use crate::requant::{finish, rescale};
+use crate::requant::{finish, is_shift, rescale};
 use crate::shape::{KernelError, Shape, Window, check};
 
 /// What a pool takes of its window.
@@ -47,6 +47,7 @@ const BLOCK: usize = 16;
 /// [`KernelError`] if a slice has not the length that the shapes give.
 pub fn pool<I: Isa>(isa: I, op: &Pool, input: &[i8], output: &mut [i8]) -> Result<(), KernelError> {
     check(op.input.channels == op.output.channels, KernelError::Geometry)?;
+    check(op.kind == PoolKind::Max || is_shift(op.shift), KernelError::Weights)?;
     check(input.len() == op.input.len() && !input.is_empty(), KernelError::Input)?;
     check(output.len() == op.output.len() && !output.is_empty(), KernelError::Output)?;
     let (channels, width) = (usize::from(op.output.channels), usize::from(op.output.width));

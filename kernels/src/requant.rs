@@ -26,6 +26,11 @@ pub(crate) struct Four<'a> {
     pub shift: [u8; 4],
 }
 
+/// Shifts that [`rescale`] computes; each op checks its own once.
+pub(crate) fn is_shift(shift: u8) -> bool {
+    (1..=62).contains(&shift)
+}
+
 /// `value · multiplier / 2^shift`, rounded to nearest, halves up; one rounding, product in 64 bits, saturated
 /// to 32.
 ///
@@ -33,14 +38,21 @@ pub(crate) struct Four<'a> {
 /// nearest; with the product in 64 bits one addition and one shift are both exact and shorter.
 #[inline(always)]
 pub(crate) fn rescale(value: i32, multiplier: i32, shift: u8) -> i32 {
-    let shift = u32::from(shift).clamp(1, 62);
+    let shift = u32::from(shift);
     let product = i64::from(value) * i64::from(multiplier);
     if shift > 32 {
         // The half, 2^(shift-1), has no bit in the low word, and a floor of a floor is a floor: the high word is
         // enough. |high| <= 2^30 and the half is at most 2^29. A 32-bit CPU saves the 64-bit addition and shift.
-        return ((product >> 32) as i32 + (1 << (shift - 33))) >> (shift - 32);
+        return ((product >> 32) as i32).wrapping_add(1i32.wrapping_shl(shift - 33)).wrapping_shr(shift - 32);
     }
-    let scaled = (product + (1 << (shift - 1))) >> shift;
+    rescale_wide(product, shift)
+}
+
+/// [`rescale`] for shifts up to 32: multipliers that enlarge. Out of line, it is long on a 32-bit CPU.
+#[cold]
+#[inline(never)]
+fn rescale_wide(product: i64, shift: u32) -> i32 {
+    let scaled = (product + 1i64.wrapping_shl(shift.wrapping_sub(1))).wrapping_shr(shift);
     // A small shift leaves more than 32 bits; the clamp that follows must still see the sign.
     i32::try_from(scaled).unwrap_or(if scaled < 0 { i32::MIN } else { i32::MAX })
 }
@@ -71,11 +83,13 @@ impl<'a> Requant<'a> {
     #[must_use]
     pub fn apply4(&self, channel: usize, sums: [i32; 4]) -> [i8; 4] {
         let Some(four) = self.four(channel) else { return [0; 4] };
-        core::array::from_fn(|lane| {
+        let mut values = [0; 4];
+        for lane in 0..4 {
             let acc = sums[lane].wrapping_add(word(four.bias, lane));
             let scaled = rescale(acc, word(four.multiplier, lane), four.shift[lane]);
-            finish(scaled, self.zero_point, self.min, self.max)
-        })
+            values[lane] = finish(scaled, self.zero_point, self.min, self.max);
+        }
+        values
     }
 
     /// The constants of four channels; `None` behind the end.
@@ -88,6 +102,7 @@ impl<'a> Requant<'a> {
 
     pub(crate) fn check(&self, channels: usize) -> Result<(), KernelError> {
         let tables = self.bias.len() == 4 * channels && self.multiplier.len() == 4 * channels;
-        check(tables && self.shift.len() == channels, KernelError::Weights)
+        check(tables && self.shift.len() == channels, KernelError::Weights)?;
+        check(self.shift.iter().copied().all(is_shift), KernelError::Weights)
     }
 }

@@ -57,7 +57,7 @@ pub enum KernelError {
     Input,
     /// The output.
     Output,
-    /// Weights, biases or requantisation.
+    /// Weights, biases or requantisation; also a shift outside 1..=62.
     Weights,
     /// Scratch; see [`crate::conv_scratch`].
     Scratch,

@@ -53,6 +53,10 @@ fn wrong_lengths_are_errors() {
     assert_eq!(run(&op, 16, 17), Err(KernelError::Output));
     assert_eq!(run(&Conv { weights: &[0; 12], ..op }, 16, 16), Err(KernelError::Weights));
     assert_eq!(run(&Conv { requant: Requant { shift: &[1; 3], ..requant }, ..op }, 16, 16), Err(KernelError::Weights));
+    for shift in [0, 63, 255] {
+        let requant = Requant { shift: &[1, 62, 1, shift], ..requant };
+        assert_eq!(run(&Conv { requant, ..op }, 16, 16), Err(KernelError::Weights));
+    }
     assert_eq!(run(&Conv { groups: 3, ..op }, 16, 16), Err(KernelError::Geometry));
     assert_eq!(run(&Conv { groups: 2, weights: &[0; 16], ..op }, 16, 16), Err(KernelError::Scratch));
 }
@@ -79,7 +83,7 @@ fn any_geometry(kernel: u8, stride: u8, pad: u8, groups: u16) {
     let shape = |height, width| Shape { height, width, channels: 4 };
     let (input, output) = (shape(3, 2), shape(2, 5));
     let window = Window { kernel: [kernel, 3], stride: [stride, 1], pad: [pad, 1, 0, 0] };
-    let requant = Requant { bias: &[0; 16], multiplier: &[1; 16], shift: &[0; 4], zero_point: 0, min: 5, max: -5 };
+    let requant = Requant { bias: &[0; 16], multiplier: &[1; 16], shift: &[62; 4], zero_point: 0, min: 5, max: -5 };
     let taps = usize::from(kernel) * 3;
     let mut scratch = vec![0; kernels::conv_scratch(window.kernel, 4)];
     for weights in [taps * 4, (taps * 4).next_multiple_of(4) * 4, taps.next_multiple_of(4) * 4] {
@@ -89,7 +93,7 @@ fn any_geometry(kernel: u8, stride: u8, pad: u8, groups: u16) {
         let _ = kernels::depthwise(arch::Scalar, &op, &[1; 24], &mut [0; 40], &mut []);
     }
     for kind in [kernels::PoolKind::Average, kernels::PoolKind::Max] {
-        let (multiplier, shift, zero_point) = (i32::MAX, 0, 0);
+        let (multiplier, shift, zero_point) = (i32::MAX, 62, 0);
         let op =
             kernels::Pool { kind, input, output, window, input_zero: 0, multiplier, shift, zero_point, min: 1, max: 0 };
         assert_eq!(kernels::pool(arch::Scalar, &op, &[1; 24], &mut [0; 40]), Ok(()));

@@ -250,3 +250,6 @@ fn own_bytes(writer: &ImageWriter, paths: &[IntegerPath]) -> Vec<u32> {
     };
     writer.configs.iter().zip(paths).map(|(config, path)| config.own_bytes + own(path)).collect()
 }
+
+#[cfg(test)]
+mod tests;

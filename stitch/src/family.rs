@@ -11,6 +11,9 @@ use crate::error::Error;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FamilySpec {
+    /// Folder of the description.
+    #[serde(skip)]
+    pub directory: PathBuf,
     /// Name of the family.
     pub name: String,
     /// Class names, in the order of the networks' outputs.
@@ -89,11 +92,17 @@ pub fn read(path: &Path) -> Result<FamilySpec, Error> {
     let text = std::fs::read_to_string(path).map_err(|source| Error::File { path: path.into(), source })?;
     let bad = |what: String| Error::Content { path: path.into(), what };
     let mut spec: FamilySpec = toml::from_str(&text).map_err(|error| bad(error.to_string()))?;
-    let channels = spec.input.channels;
+    let InputSpec { height, width, channels, .. } = spec.input;
+    if [height, width, channels].iter().any(|side| !(1..=65_535).contains(side)) {
+        return Err(bad(format!("input of {height}x{width}x{channels}; sides from 1 to 65535 are expected")));
+    }
     for (name, values) in [("mean", &spec.input.mean), ("std", &spec.input.std)] {
-        if values.len() != channels || channels == 0 {
+        if values.len() != channels {
             return Err(bad(format!("input.{name} has {} values for {channels} channels", values.len())));
         }
+    }
+    if let Some(mean) = spec.input.mean.iter().find(|mean| !mean.is_finite()) {
+        return Err(bad(format!("input.mean holds {mean}; every value must be finite")));
     }
     if let Some(std) = spec.input.std.iter().find(|&&std| !(std.is_finite() && std > 0.0)) {
         return Err(bad(format!("input.std holds {std}; every value must be positive")));
@@ -104,7 +113,8 @@ pub fn read(path: &Path) -> Result<FamilySpec, Error> {
     if let Some(label) = spec.labels.iter().find(|label| label.contains('\n') || label.is_empty()) {
         return Err(bad(format!("label {label:?}: a label is one line of text")));
     }
-    let directory = path.parent().unwrap_or(Path::new("."));
+    spec.directory = path.parent().unwrap_or(Path::new(".")).into();
+    let directory = &spec.directory;
     for anchor in &mut spec.anchors {
         anchor.file = directory.join(&anchor.file);
     }

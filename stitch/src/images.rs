@@ -25,6 +25,10 @@ impl ImageSet {
     /// # Errors
     /// [`Error::File`], [`Error::Content`] with what was found and what is expected.
     pub fn read(folder: &Path, shape: [usize; 3], classes: usize) -> Result<Self, Error> {
+        if shape.contains(&0) {
+            let what = format!("images of {shape:?} [H, W, C]; every side must be at least 1");
+            return Err(Error::Content { path: folder.into(), what });
+        }
         let entries = std::fs::read_dir(folder).map_err(|source| Error::File { path: folder.into(), source })?;
         let mut sheets: Vec<PathBuf> = entries.filter_map(|entry| entry.ok().map(|entry| entry.path())).collect();
         sheets.retain(|path| path.extension().is_some_and(|extension| extension == "png"));

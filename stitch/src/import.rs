@@ -12,6 +12,9 @@ use tract_onnx::prelude::Framework;
 use crate::error::Error;
 use crate::graph::{Clamp, Graph, Node, Op, PoolKind, Window};
 
+/// Largest side of a map, and largest number in a window: products of a few of them fit 64 bits.
+const LARGEST: usize = 65_535;
+
 /// What an ONNX value name stands for.
 #[derive(Clone, Debug)]
 enum Value {
@@ -54,7 +57,13 @@ pub fn import(name: &str, bytes: &[u8]) -> Result<Graph, Error> {
         import.node(node)?;
     }
     match import.values.get(&output.name) {
-        Some(&Value::Map { tensor, .. }) => import.graph.output = tensor,
+        Some(&Value::Map { tensor, flat }) => {
+            let [height, width, _] = import.graph.tensors[tensor];
+            if flat && height * width > 1 {
+                return Err(bad(format!("the output `{}` is a flattened map; end before the flatten", output.name)));
+            }
+            import.graph.output = tensor;
+        }
         _ => return Err(bad(format!("no node computes the output `{}`", output.name))),
     }
     Ok(import.graph)
@@ -75,11 +84,11 @@ fn input_shape(input: &pb::ValueInfoProto) -> Result<[usize; 3], String> {
             _ => None,
         })
         .collect();
-    let sizes = |value: Option<i64>| value.and_then(|value| usize::try_from(value).ok()).filter(|&value| value > 0);
+    let sizes = |value: Option<i64>| value.and_then(|value| usize::try_from(value).ok()).filter(|&value| (1..=LARGEST).contains(&value));
     match dims[..] {
         [None | Some(1), channels, height, width] => match (sizes(height), sizes(width), sizes(channels)) {
             (Some(height), Some(width), Some(channels)) => Ok([height, width, channels]),
-            _ => Err(format!("shape {dims:?}; channels, rows and columns must be fixed")),
+            _ => Err(format!("shape {dims:?}; channels, rows and columns must be fixed, from 1 to {LARGEST}")),
         },
         _ => Err(format!("shape {dims:?}; expected [1, channels, rows, columns]")),
     }
@@ -122,6 +131,7 @@ impl Import<'_> {
         const FLOAT: i32 = 1;
         const INT32: i32 = 6;
         const INT64: i32 = 7;
+        const BOOL: i32 = 9;
         let dims = tensor.dims.iter().map(|&dim| usize::try_from(dim).unwrap_or(0)).collect::<Vec<_>>();
         let raw = &tensor.raw_data;
         let wrong = |what: String| Error::Stage { stage: "import", what: format!("{}: `{name}`: {what}", self.anchor) };
@@ -132,9 +142,9 @@ impl Import<'_> {
                 } else {
                     raw.as_chunks::<4>().0.iter().map(|chunk| f32::from_le_bytes(*chunk)).collect()
                 };
-                let expected = dims.iter().product::<usize>();
-                if values.len() != expected {
-                    return Err(wrong(format!("{} values for a shape {dims:?} of {expected}", values.len())));
+                let expected = dims.iter().try_fold(1, |product: usize, &dim| product.checked_mul(dim));
+                if expected != Some(values.len()) {
+                    return Err(wrong(format!("{} values for a shape {dims:?}", values.len())));
                 }
                 if let Some(index) = values.iter().position(|value| !value.is_finite()) {
                     let (anchor, tensor) = (self.anchor.into(), name.into());
@@ -146,6 +156,8 @@ impl Import<'_> {
             INT64 => Ok(Value::Integers(raw.as_chunks::<8>().0.iter().map(|chunk| i64::from_le_bytes(*chunk)).collect())),
             INT32 if raw.is_empty() => Ok(Value::Integers(tensor.int32_data.iter().map(|&v| v.into()).collect())),
             INT32 => Ok(Value::Integers(raw.as_chunks::<4>().0.iter().map(|c| i32::from_le_bytes(*c).into()).collect())),
+            BOOL if raw.is_empty() => Ok(Value::Integers(tensor.int32_data.iter().map(|&v| v.into()).collect())),
+            BOOL => Ok(Value::Integers(raw.iter().map(|&v| v.into()).collect())),
             other => Err(wrong(format!("element type {other}; float32 and int64 are supported"))),
         }
     }
@@ -190,12 +202,16 @@ impl Import<'_> {
         }
     }
 
-    fn push(&mut self, node: &pb::NodeProto, op: Op, inputs: Vec<usize>, shape: [usize; 3], flat: bool) {
+    fn push(&mut self, node: &pb::NodeProto, op: Op, inputs: Vec<usize>, shape: [usize; 3], flat: bool) -> Result<(), Error> {
+        if shape.iter().any(|&side| side == 0 || side > LARGEST) {
+            return Err(self.refuse(node, format!("a map of {shape:?}; sides from 1 to {LARGEST} are supported")));
+        }
         let tensor = self.graph.tensors.len();
         self.graph.tensors.push(shape);
         let name = if node.name.is_empty() { node.output.first().cloned().unwrap_or_default() } else { node.name.clone() };
         self.graph.nodes.push(Node { name, op, inputs, output: tensor });
         self.bind(node, Value::Map { tensor, flat });
+        Ok(())
     }
 
     fn bind(&mut self, node: &pb::NodeProto, value: Value) {
@@ -205,6 +221,9 @@ impl Import<'_> {
     }
 
     fn node(&mut self, node: &pb::NodeProto) -> Result<(), Error> {
+        if !matches!(node.domain.as_str(), "" | "ai.onnx") {
+            return Err(self.refuse(node, format!("an operator of the domain `{}`", node.domain)));
+        }
         match node.op_type.as_str() {
             "Conv" => self.conv(node),
             "BatchNormalization" => self.batch_norm(node),
@@ -218,8 +237,8 @@ impl Import<'_> {
                     Ok(Attributes(node).float(name, default))
                 };
                 let clamp = Clamp { min: bound(1, "min", f32::NEG_INFINITY)?, max: bound(2, "max", f32::INFINITY)? };
-                if clamp.min > clamp.max {
-                    return Err(self.refuse(node, format!("min {} above max {}", clamp.min, clamp.max)));
+                if !(clamp.min <= clamp.max) {
+                    return Err(self.refuse(node, format!("min {}, max {}; min up to max is expected", clamp.min, clamp.max)));
                 }
                 self.clamp(node, clamp)
             }
@@ -230,6 +249,7 @@ impl Import<'_> {
             "ReduceMean" => self.reduce_mean(node),
             "Gemm" | "MatMul" => self.dense(node),
             "Flatten" | "Reshape" | "Squeeze" => self.flatten(node),
+            "Unsqueeze" => self.unsqueeze(node),
             "Pad" => self.pad(node),
             "Slice" => self.slice(node),
             "Concat" => self.concat(node),
@@ -255,7 +275,9 @@ impl Import<'_> {
         let pair = |name: &str| -> Result<[usize; 2], Error> {
             match attributes.integers(name).as_deref() {
                 None => Ok([1, 1]),
-                Some(&[rows, columns]) if rows > 0 && columns > 0 => Ok([rows as usize, columns as usize]),
+                Some(&[rows, columns]) if [rows, columns].iter().all(|side| (1..=LARGEST as i64).contains(side)) => {
+                    Ok([rows as usize, columns as usize])
+                }
                 Some(other) => Err(self.refuse(node, format!("{name} = {other:?}; two positive numbers are expected"))),
             }
         };
@@ -269,7 +291,7 @@ impl Import<'_> {
         let pad = match attributes.text("auto_pad", "NOTSET").as_str() {
             "NOTSET" => match attributes.integers("pads").as_deref() {
                 None => [0; 4],
-                Some(&[top, left, bottom, right]) if [top, left, bottom, right].iter().all(|&pad| pad >= 0) => {
+                Some(&[top, left, bottom, right]) if [top, left, bottom, right].iter().all(|pad| (0..=LARGEST as i64).contains(pad)) => {
                     [top as usize, left as usize, bottom as usize, right as usize]
                 }
                 Some(other) => return Err(self.refuse(node, format!("pads = {other:?}; four numbers from 0 are expected"))),
@@ -295,14 +317,14 @@ impl Import<'_> {
     }
 
     fn conv(&mut self, node: &pb::NodeProto) -> Result<(), Error> {
-        let (input, _) = self.map(node, 0)?;
+        let input = self.spatial(node, 0)?;
         let shape = self.graph.tensors[input];
         let (dims, values) = self.floats(node, 1)?;
         let &[outputs, inputs, rows, columns] = dims else {
             return Err(self.refuse(node, format!("weights of shape {dims:?}; only two-dimensional windows are supported")));
         };
         let groups = usize::try_from(Attributes(node).integer("group", 1)).unwrap_or(0);
-        if groups == 0 || inputs * groups != shape[2] || outputs % groups != 0 || outputs == 0 {
+        if groups == 0 || inputs.checked_mul(groups) != Some(shape[2]) || outputs % groups != 0 || values.is_empty() {
             let detail = format!("{groups} groups of {inputs} input channels for a map of {} and {outputs} outputs", shape[2]);
             return Err(self.refuse(node, detail));
         }
@@ -317,7 +339,7 @@ impl Import<'_> {
         let window = self.window(node, [rows, columns], shape)?;
         let [height, width] = self.windowed(node, &window, shape)?;
         let op = Op::Conv { weights, bias, window, groups, clamp: Clamp::NONE };
-        self.push(node, op, vec![input], [height, width, outputs], false);
+        self.push(node, op, vec![input], [height, width, outputs], false)?;
         Ok(())
     }
 
@@ -337,18 +359,19 @@ impl Import<'_> {
         };
         let (gamma, beta, mean, variance) = (table(1)?, table(2)?, table(3)?, table(4)?);
         let factor: Vec<f32> = gamma.iter().zip(&variance).map(|(gamma, variance)| gamma / (variance + epsilon).sqrt()).collect();
-        let offset = beta.iter().zip(mean.iter().zip(&factor)).map(|(beta, (mean, factor))| beta - mean * factor).collect();
-        if factor.iter().any(|factor| !factor.is_finite()) {
+        let offset: Vec<f32> =
+            beta.iter().zip(mean.iter().zip(&factor)).map(|(beta, (mean, factor))| beta - mean * factor).collect();
+        if factor.iter().chain(&offset).any(|value| !value.is_finite()) {
             return Err(self.refuse(node, "a variance that is not positive"));
         }
-        self.push(node, Op::Scale { factor, offset }, vec![input], shape, flat);
+        self.push(node, Op::Scale { factor, offset }, vec![input], shape, flat)?;
         Ok(())
     }
 
     fn clamp(&mut self, node: &pb::NodeProto, clamp: Clamp) -> Result<(), Error> {
         let (input, flat) = self.map(node, 0)?;
         let op = Op::Move { origin: [0; 3], step: [1; 2], repeat: [1; 2], clamp };
-        self.push(node, op, vec![input], self.graph.tensors[input], flat);
+        self.push(node, op, vec![input], self.graph.tensors[input], flat)?;
         Ok(())
     }
 
@@ -358,27 +381,37 @@ impl Import<'_> {
             let (map, table) = if constant(0) { (1, 0) } else { (0, 1) };
             let (input, flat) = self.map(node, map)?;
             let shape = self.graph.tensors[input];
-            let offset = self.floats(node, table)?.1.to_vec();
-            if offset.len() != shape[2] || (flat && shape[0] * shape[1] > 1) {
-                return Err(self.refuse(node, "a constant that is not one value per channel"));
+            let (dims, offset) = self.floats(node, table)?;
+            // ONNX aligns shapes at their ends: channels are last only after a flatten.
+            let aligned = match *dims {
+                [values] | [1, values] if flat => shape == [1, 1, values],
+                [values, 1, 1] | [1, values, 1, 1] if !flat => values == shape[2],
+                _ => false,
+            };
+            if !aligned {
+                let detail = format!("a constant of shape {dims:?} for a map of {} channels; one value a channel", shape[2]);
+                return Err(self.refuse(node, detail));
             }
-            self.push(node, Op::Scale { factor: vec![1.0; shape[2]], offset }, vec![input], shape, flat);
+            let offset = offset.to_vec();
+            self.push(node, Op::Scale { factor: vec![1.0; shape[2]], offset }, vec![input], shape, flat)?;
             return Ok(());
         }
-        let ((a, flat), (b, _)) = (self.map(node, 0)?, self.map(node, 1)?);
+        let ((a, flat), (b, other_flat)) = (self.map(node, 0)?, self.map(node, 1)?);
         let (shape, other) = (self.graph.tensors[a], self.graph.tensors[b]);
-        if shape != other {
-            return Err(self.refuse(node, format!("maps of {shape:?} and {other:?}; broadcasting is not supported")));
+        if shape != other || flat != other_flat {
+            return Err(self.refuse(node, format!("maps of {shape:?} and {other:?}, flat or not; broadcasting is not supported")));
         }
-        self.push(node, Op::Add { clamp: Clamp::NONE }, vec![a, b], shape, flat);
+        self.push(node, Op::Add { clamp: Clamp::NONE }, vec![a, b], shape, flat)?;
         Ok(())
     }
 
     fn pool(&mut self, node: &pb::NodeProto, kind: PoolKind) -> Result<(), Error> {
-        let (input, _) = self.map(node, 0)?;
+        let input = self.spatial(node, 0)?;
         let shape = self.graph.tensors[input];
         let kernel = match Attributes(node).integers("kernel_shape").as_deref() {
-            Some(&[rows, columns]) if rows > 0 && columns > 0 => [rows as usize, columns as usize],
+            Some(&[rows, columns]) if [rows, columns].iter().all(|side| (1..=LARGEST as i64).contains(side)) => {
+                [rows as usize, columns as usize]
+            }
             other => return Err(self.refuse(node, format!("kernel_shape = {other:?}; two numbers are expected"))),
         };
         let window = self.window(node, kernel, shape)?;
@@ -390,16 +423,16 @@ impl Import<'_> {
             return Err(self.refuse(node, "indices as a second output"));
         }
         let [height, width] = self.windowed(node, &window, shape)?;
-        self.push(node, Op::Pool { kind, window, clamp: Clamp::NONE }, vec![input], [height, width, shape[2]], false);
+        self.push(node, Op::Pool { kind, window, clamp: Clamp::NONE }, vec![input], [height, width, shape[2]], false)?;
         Ok(())
     }
 
     fn global_mean(&mut self, node: &pb::NodeProto, flat: bool) -> Result<(), Error> {
-        let (input, _) = self.map(node, 0)?;
+        let input = self.spatial(node, 0)?;
         let [height, width, channels] = self.graph.tensors[input];
         let window = Window { kernel: [height, width], stride: [1, 1], pad: [0; 4] };
         let op = Op::Pool { kind: PoolKind::Average, window, clamp: Clamp::NONE };
-        self.push(node, op, vec![input], [1, 1, channels], flat);
+        self.push(node, op, vec![input], [1, 1, channels], flat)?;
         Ok(())
     }
 
@@ -445,13 +478,17 @@ impl Import<'_> {
         });
         let bias = if self.has(node, 2) {
             let bias = self.floats(node, 2)?.1;
-            (0..outputs).map(|o| beta * bias.get(o).or(bias.first()).copied().unwrap_or(0.0)).collect()
+            match bias {
+                [one] => vec![beta * one; outputs],
+                _ if bias.len() == outputs => bias.iter().map(|bias| beta * bias).collect(),
+                _ => return Err(self.refuse(node, format!("{} biases for {outputs} outputs", bias.len()))),
+            }
         } else {
             vec![0.0; outputs]
         };
         let window = Window { kernel: [height, width], stride: [1, 1], pad: [0; 4] };
         let op = Op::Conv { weights, bias, window, groups: 1, clamp: Clamp::NONE };
-        self.push(node, op, vec![input], [1, 1, outputs], true);
+        self.push(node, op, vec![input], [1, 1, outputs], true)?;
         Ok(())
     }
 
@@ -460,7 +497,10 @@ impl Import<'_> {
         let elements: usize = self.graph.tensors[input].iter().product();
         let supported = match node.op_type.as_str() {
             "Flatten" => Attributes(node).integer("axis", 1) == 1,
-            "Squeeze" => self.graph.tensors[input][..2] == [1, 1],
+            "Squeeze" => {
+                let axes = self.integers_of(node, "axes", 1)?.unwrap_or_default();
+                self.graph.tensors[input][..2] == [1, 1] && matches!(axes[..], [2, 3] | [3, 2] | [-2, -1] | [-1, -2])
+            }
             _ => match self.integers(node, 1)?[..] {
                 [0 | 1 | -1, features] => features == -1 || usize::try_from(features) == Ok(elements),
                 _ => false,
@@ -473,8 +513,28 @@ impl Import<'_> {
         Ok(())
     }
 
+    /// `[1, C]` back to `[1, C, 1, 1]`.
+    fn unsqueeze(&mut self, node: &pb::NodeProto) -> Result<(), Error> {
+        let (input, flat) = self.map(node, 0)?;
+        let axes = self.integers_of(node, "axes", 1)?.unwrap_or_default();
+        let spatial = matches!(axes[..], [2, 3] | [3, 2] | [-2, -1] | [-1, -2]);
+        if !flat || !spatial || self.graph.tensors[input][..2] != [1, 1] {
+            return Err(self.refuse(node, format!("axes = {axes:?}; only [2, 3] of [1, channels] is supported")));
+        }
+        self.bind(node, Value::Map { tensor: input, flat: false });
+        Ok(())
+    }
+
+    /// A map with rows and columns of its own, for operators whose axes count from four dimensions.
+    fn spatial(&self, node: &pb::NodeProto, operand: usize) -> Result<usize, Error> {
+        match self.map(node, operand)? {
+            (tensor, false) => Ok(tensor),
+            _ => Err(self.refuse(node, format!("input {operand} was flattened; a map of four dimensions is expected"))),
+        }
+    }
+
     fn pad(&mut self, node: &pb::NodeProto) -> Result<(), Error> {
-        let (input, _) = self.map(node, 0)?;
+        let input = self.spatial(node, 0)?;
         let [height, width, channels] = self.graph.tensors[input];
         let mode = Attributes(node).text("mode", "constant");
         let value = if self.has(node, 2) { self.floats(node, 2)?.1.first().copied() } else { None };
@@ -482,7 +542,10 @@ impl Import<'_> {
             return Err(self.refuse(node, format!("mode = {mode}; only a constant 0 is supported")));
         }
         let pads = self.integers_of(node, "pads", 1)?.unwrap_or_default();
-        let &[0, channel, top, left, 0, channel_end, bottom, right] = &pads[..] else {
+        let bound = -(LARGEST as i64)..=LARGEST as i64;
+        let (true, &[0, channel, top, left, 0, channel_end, bottom, right]) =
+            (pads.iter().all(|pad| bound.contains(pad)), &pads[..])
+        else {
             return Err(self.refuse(node, format!("pads = {pads:?}; eight numbers, none for the batch, are expected")));
         };
         let side = |side: usize, pads: [i64; 2]| usize::try_from(side as i64 + pads[0] + pads[1]).ok().filter(|&side| side > 0);
@@ -492,12 +555,12 @@ impl Import<'_> {
         };
         let origin = [-top as isize, -left as isize, -channel as isize];
         let op = Op::Move { origin, step: [1; 2], repeat: [1; 2], clamp: Clamp::NONE };
-        self.push(node, op, vec![input], [height, width, channels], false);
+        self.push(node, op, vec![input], [height, width, channels], false)?;
         Ok(())
     }
 
     fn slice(&mut self, node: &pb::NodeProto) -> Result<(), Error> {
-        let (input, _) = self.map(node, 0)?;
+        let input = self.spatial(node, 0)?;
         let shape = self.graph.tensors[input];
         let starts = self.integers_of(node, "starts", 1)?.unwrap_or_default();
         let ends = self.integers_of(node, "ends", 2)?.unwrap_or_default();
@@ -523,13 +586,18 @@ impl Import<'_> {
             return Err(self.refuse(node, "a step over channels"));
         }
         let op = Op::Move { origin, step: [step[0], step[1]], repeat: [1; 2], clamp: Clamp::NONE };
-        self.push(node, op, vec![input], sides, false);
+        self.push(node, op, vec![input], sides, false)?;
         Ok(())
     }
 
     fn concat(&mut self, node: &pb::NodeProto) -> Result<(), Error> {
         let axis = Attributes(node).integer("axis", 1);
-        let inputs = (0..node.input.len()).map(|operand| Ok(self.map(node, operand)?.0)).collect::<Result<Vec<_>, Error>>()?;
+        let maps = (0..node.input.len()).map(|operand| self.map(node, operand)).collect::<Result<Vec<_>, Error>>()?;
+        let flat = maps.first().is_some_and(|&(_, flat)| flat);
+        if maps.iter().any(|&(_, other)| other != flat) {
+            return Err(self.refuse(node, "flattened and other maps"));
+        }
+        let inputs: Vec<_> = maps.iter().map(|&(input, _)| input).collect();
         let shapes: Vec<_> = inputs.iter().map(|&input| self.graph.tensors[input]).collect();
         let (1 | -3, Some([height, width, _])) = (axis, shapes.first()) else {
             return Err(self.refuse(node, format!("axis = {axis}; only channels, 1, are supported")));
@@ -538,12 +606,12 @@ impl Import<'_> {
             return Err(self.refuse(node, format!("maps of different size: {shapes:?}")));
         }
         let channels = shapes.iter().map(|shape| shape[2]).sum();
-        self.push(node, Op::Concat { clamp: Clamp::NONE }, inputs, [*height, *width, channels], false);
+        self.push(node, Op::Concat { clamp: Clamp::NONE }, inputs, [*height, *width, channels], flat)?;
         Ok(())
     }
 
     fn resize(&mut self, node: &pb::NodeProto) -> Result<(), Error> {
-        let (input, _) = self.map(node, 0)?;
+        let input = self.spatial(node, 0)?;
         let [height, width, channels] = self.graph.tensors[input];
         let mode = Attributes(node).text("mode", "nearest");
         if mode != "nearest" {
@@ -580,7 +648,7 @@ impl Import<'_> {
         }
         let repeat = [rows as usize, columns as usize];
         let op = Op::Move { origin: [0; 3], step: [1; 2], repeat, clamp: Clamp::NONE };
-        self.push(node, op, vec![input], [height * repeat[0], width * repeat[1], channels], false);
+        self.push(node, op, vec![input], [height * repeat[0], width * repeat[1], channels], false)?;
         Ok(())
     }
 }

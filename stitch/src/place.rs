@@ -47,6 +47,9 @@ fn rounded(segment: &IntegerSegment, bytes: usize) -> Result<u32, Error> {
 
 fn segment_placement(segment: &IntegerSegment) -> Result<Placement, Error> {
     let ops = segment.ops.len();
+    if ops == 0 {
+        return Err(Error::Stage { stage: "place", what: format!("segment {} has no op", segment.name) });
+    }
     let mut buffers = vec![];
     for (tensor, (shape, _)) in segment.tensors.iter().enumerate() {
         let writes = |op: &crate::network::IntegerOp| op.record.output.index() == tensor;
@@ -134,3 +137,6 @@ fn descend(
     }
     false
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,8 @@
 //!
 //! Weights are int8, symmetric per output channel; activations int8 per tensor, 0.0 exactly representable. Ops that
 //! only move values (`Move`, `Concat`, maximum) cannot rescale: their operands share one quantisation, that of the
-//! cut where they touch one.
+//! cut where they touch one. Where they touch two cuts of different scales, a depthwise 1×1 convolution by one rescales
+//! the operand first.
 
 use plan::layout::NO_TENSOR;
 use plan::{OpKind, TensorId};
@@ -10,7 +11,8 @@ use plan::{OpKind, TensorId};
 use crate::error::Error;
 use crate::graph::{Clamp, Node, Op, PoolKind, Window};
 use crate::network::{
-    Calibrated, ConvWeights, Extent, IntegerCorrection, IntegerOp, IntegerPath, IntegerSegment, Quant, Quantized, Segment,
+    Calibrated, ConvWeights, Correction, Extent, IntegerCorrection, IntegerOp, IntegerPath, IntegerSegment, Quant,
+    Quantized, Segment, Stitched,
 };
 
 /// How a pixel value becomes a float: `(value / 255 − mean) / std`, per channel.
@@ -25,14 +27,14 @@ pub struct Pixels {
 /// Turns ranges into integers.
 ///
 /// # Errors
-/// [`Error::Stage`] naming the node whose numbers do not fit, or that would need a rescale where none is possible.
+/// [`Error::Stage`] naming the node whose numbers do not fit.
 pub fn quantize(calibrated: &Calibrated, pixels: &Pixels) -> Result<Quantized, Error> {
     let stitched = &calibrated.stitched;
     let mut cut_quants: Vec<Quant> = calibrated.cuts.iter().map(|&extent| of_extent(extent)).collect();
     cut_quants[0] = of_pixels(pixels);
     let mut segments = vec![];
-    for (segment, extents) in stitched.segments.iter().zip(&calibrated.tensors) {
-        segments.push(integer_segment(segment, extents, &cut_quants)?);
+    for (number, (segment, extents)) in stitched.segments.iter().zip(&calibrated.tensors).enumerate() {
+        segments.push(integer_segment(segment, extents, &cut_quants, &largest_biases(stitched, number))?);
     }
     let mut paths = vec![];
     for path in &stitched.paths {
@@ -40,15 +42,15 @@ pub fn quantize(calibrated: &Calibrated, pixels: &Pixels) -> Result<Quantized, E
         for correction in &path.corrections {
             let (segment, integers) = (&stitched.segments[correction.segment], &segments[correction.segment]);
             let node = &segment.nodes[correction.node];
-            // Concat makes several ops of one node; a convolution makes exactly one, so ops before it are counted.
-            let op = segment.nodes[..correction.node].iter().map(ops_of).sum();
+            let op = op_that_writes(integers, node.output);
             let Op::Conv { weights, .. } = &node.op else { continue };
             let input = integers.tensors[node.inputs[0]].1;
-            let weight_scales = weight_scales(weights);
+            let largest = &largest_biases(stitched, correction.segment)[correction.node];
+            let scales = weight_scales(weights, largest, input);
             let bias = (0..correction.bias.len())
                 .map(|channel| {
                     let sum = weight_sum(&integers.ops[op], channel, weights.len() / correction.bias.len());
-                    integer_bias(correction.bias[channel], input, weight_scales[channel], sum, &node.name)
+                    integer_bias(correction.bias[channel], input, scales[channel], sum, &node.name)
                 })
                 .collect::<Result<Vec<i32>, Error>>()?;
             corrections.push(IntegerCorrection { segment: correction.segment, op, bias });
@@ -64,15 +66,34 @@ pub fn quantize(calibrated: &Calibrated, pixels: &Pixels) -> Result<Quantized, E
     })
 }
 
-fn ops_of(node: &Node) -> usize {
-    if matches!(node.op, Op::Concat { .. }) { node.inputs.len() } else { 1 }
+/// The op of the one node that writes `tensor`, if that node is a convolution: other nodes may make several.
+fn op_that_writes(segment: &IntegerSegment, tensor: usize) -> usize {
+    segment.ops.iter().position(|op| op.record.output.index() == tensor).unwrap_or(0)
+}
+
+/// Per node of a segment and channel: the largest bias that any path gives it, without its sign.
+fn largest_biases(stitched: &Stitched, segment: usize) -> Vec<Vec<f32>> {
+    let corrections = stitched.paths.iter().flat_map(|path| &path.corrections);
+    let corrections: Vec<&Correction> = corrections.filter(|correction| correction.segment == segment).collect();
+    let of_node = |(number, node): (usize, &Node)| {
+        let Op::Conv { bias, .. } = &node.op else { return vec![] };
+        let mut largest: Vec<f32> = bias.iter().map(|bias| bias.abs()).collect();
+        for correction in corrections.iter().filter(|correction| correction.node == number) {
+            for (largest, bias) in largest.iter_mut().zip(&correction.bias) {
+                *largest = largest.max(bias.abs());
+            }
+        }
+        largest
+    };
+    stitched.segments[segment].nodes.iter().enumerate().map(of_node).collect()
 }
 
 /// Quantisation that covers a range and 0.
 fn of_extent(extent: Extent) -> Quant {
     let (min, max) = (f64::from(extent.min.min(0.0)), f64::from(extent.max.max(0.0)));
-    // A tensor that is always 0 still needs a scale.
-    let scale = ((max - min) / 255.0).max(1e-6) as f32;
+    // A tensor that is always 0 still needs a scale, and one that no bias behind it overflows.
+    let scale = if max > min { ((max - min) / 255.0) as f32 } else { 1.0 };
+    let scale = scale.max(f32::MIN_POSITIVE);
     let zero_point = (-128.0 - min / f64::from(scale)).round().clamp(-128.0, 127.0) as i8;
     Quant { scale, zero_point }
 }
@@ -97,14 +118,28 @@ fn preprocess(pixels: &Pixels, quant: Quant) -> Vec<[i8; 256]> {
     pixels.mean.iter().zip(&pixels.std).map(table).collect()
 }
 
-fn integer_segment(segment: &Segment, extents: &[Extent], cuts: &[Quant]) -> Result<IntegerSegment, Error> {
-    let quants = tensor_quants(segment, extents, cuts)?;
+fn integer_segment(
+    segment: &Segment,
+    extents: &[Extent],
+    cuts: &[Quant],
+    largest: &[Vec<f32>],
+) -> Result<IntegerSegment, Error> {
+    let quants = tensor_quants(segment, extents, cuts);
+    let mut tensors: Vec<([usize; 3], Quant)> = segment.tensors.iter().copied().zip(quants).collect();
     let mut ops = vec![];
-    for node in &segment.nodes {
+    for (node, largest) in segment.nodes.iter().zip(largest) {
         let mut first_channel = 0;
-        for operand in 0..ops_of(node) {
-            ops.push(integer_op(segment, node, operand, first_channel, &quants)?);
-            first_channel += segment.tensors[node.inputs[operand]][2];
+        let operands = if matches!(node.op, Op::Concat { .. }) { &node.inputs[..] } else { &node.inputs[..1] };
+        for &operand in operands {
+            let mut input = operand;
+            let ((shape, from), to) = (tensors[operand], tensors[node.output].1);
+            if moves(node) && from != to {
+                input = tensors.len();
+                tensors.push((shape, to));
+                ops.push(rescale(node, [operand, input], &tensors)?);
+            }
+            ops.push(integer_op(node, input, first_channel, &tensors, largest)?);
+            first_channel += shape[2];
         }
     }
     Ok(IntegerSegment {
@@ -112,19 +147,24 @@ fn integer_segment(segment: &Segment, extents: &[Extent], cuts: &[Quant]) -> Res
         name: segment.name.clone(),
         from: segment.from,
         to: segment.to,
-        tensors: segment.tensors.iter().copied().zip(quants).collect(),
+        tensors,
         ops,
         input: segment.input,
         output: segment.output,
     })
 }
 
-/// One quantisation per tensor; tensors that an op cannot rescale between share one.
-fn tensor_quants(segment: &Segment, extents: &[Extent], cuts: &[Quant]) -> Result<Vec<Quant>, Error> {
+/// Whether a node only moves values.
+fn moves(node: &Node) -> bool {
+    matches!(node.op, Op::Move { .. } | Op::Concat { .. } | Op::Pool { kind: PoolKind::Max, .. })
+}
+
+/// One quantisation per tensor; tensors that an op cannot rescale between share one, but for the output where it
+/// must have another than the input.
+fn tensor_quants(segment: &Segment, extents: &[Extent], cuts: &[Quant]) -> Vec<Quant> {
     let mut group: Vec<usize> = (0..segment.tensors.len()).collect();
     for node in &segment.nodes {
-        let moves = matches!(node.op, Op::Move { .. } | Op::Concat { .. } | Op::Pool { kind: PoolKind::Max, .. });
-        if moves {
+        if moves(node) {
             for &input in &node.inputs {
                 let (from, to) = (group[input], group[node.output]);
                 for member in &mut group {
@@ -135,33 +175,26 @@ fn tensor_quants(segment: &Segment, extents: &[Extent], cuts: &[Quant]) -> Resul
             }
         }
     }
+    // The input's group reads the input; the output's tensor itself is that of its cut, whatever its group.
     let fixed = [(segment.input, cuts[segment.from]), (segment.output, cuts[segment.to])];
-    let mut quants = vec![];
-    for tensor in 0..segment.tensors.len() {
-        let ends: Vec<Quant> = fixed.iter().filter(|(end, _)| group[*end] == group[tensor]).map(|end| end.1).collect();
-        let members = || (0..group.len()).filter(|&other| group[other] == group[tensor]);
-        quants.push(match ends[..] {
-            [] => of_extent(members().fold(extents[tensor], |hull, other| Extent {
-                min: hull.min.min(extents[other].min),
-                max: hull.max.max(extents[other].max),
-            })),
-            [quant] => quant,
-            [first, ..] if ends.iter().all(|&quant| quant == first) => first,
-            _ => {
-                return Err(Error::Stage {
-                    stage: "quantize",
-                    what: format!(
-                        "segment {}: only moves lie between its cuts, which have different scales; cut elsewhere",
-                        segment.name
-                    ),
-                });
-            }
-        });
-    }
-    Ok(quants)
+    let quant = |tensor: usize| {
+        if let Some((_, quant)) = fixed.iter().rev().find(|(end, _)| *end == tensor) {
+            return *quant;
+        }
+        if let Some((_, quant)) = fixed.iter().find(|(end, _)| group[*end] == group[tensor]) {
+            return *quant;
+        }
+        let members = (0..group.len()).filter(|&other| group[other] == group[tensor]);
+        of_extent(members.fold(extents[tensor], |hull, other| Extent {
+            min: hull.min.min(extents[other].min),
+            max: hull.max.max(extents[other].max),
+        }))
+    };
+    (0..segment.tensors.len()).map(quant).collect()
 }
 
-const EMPTY: plan::Op = plan::Op {
+/// A record whose fields are those that a kind does not use.
+pub(crate) const EMPTY: plan::Op = plan::Op {
     kind: OpKind::Move,
     min: -128,
     max: 127,
@@ -187,11 +220,34 @@ const EMPTY: plan::Op = plan::Op {
     repeat: [0; 2],
 };
 
+/// Multiplies every channel by one, from a tensor to one of the same shape and another scale.
+fn rescale(node: &Node, [input, output]: [usize; 2], tensors: &[([usize; 3], Quant)]) -> Result<IntegerOp, Error> {
+    let channels = tensors[input].0[2];
+    let one = Node {
+        name: node.name.clone(),
+        op: Op::Conv {
+            weights: ndarray::Array4::ones([channels, 1, 1, 1]),
+            bias: vec![0.0; channels],
+            window: Window { kernel: [1; 2], stride: [1; 2], pad: [0; 4] },
+            groups: channels,
+            clamp: Clamp::NONE,
+        },
+        inputs: vec![input],
+        output,
+    };
+    integer_op(&one, input, 0, tensors, &vec![0.0; channels])
+}
+
 /// The op of one operand of a node.
-fn integer_op(segment: &Segment, node: &Node, operand: usize, first: usize, quants: &[Quant]) -> Result<IntegerOp, Error> {
+fn integer_op(
+    node: &Node,
+    input: usize,
+    first: usize,
+    tensors: &[([usize; 3], Quant)],
+    largest: &[f32],
+) -> Result<IntegerOp, Error> {
     let narrow = Narrow { node: &node.name };
-    let input = node.inputs[operand];
-    let (from, to) = (quants[input], quants[node.output]);
+    let (from, to) = (tensors[input].1, tensors[node.output].1);
     let (min, max) = bounds(node.op.clamp(), to);
     let mut record = plan::Op {
         min,
@@ -205,7 +261,7 @@ fn integer_op(segment: &Segment, node: &Node, operand: usize, first: usize, quan
     match &node.op {
         Op::Conv { weights: values, bias, window, groups, .. } => {
             narrow.window(&mut record, window)?;
-            let inputs = segment.tensors[input][2];
+            let inputs = tensors[input].0[2];
             let depthwise = *groups == inputs && bias.len() == inputs && *groups > 1;
             record.kind = if depthwise { OpKind::Depthwise } else { OpKind::Conv };
             record.groups = narrow.u16(*groups)?;
@@ -216,12 +272,12 @@ fn integer_op(segment: &Segment, node: &Node, operand: usize, first: usize, quan
                     scratch_bytes = 0;
                 }
             }
-            weights = Some(conv_weights(values, bias, depthwise, from, to, &node.name)?);
+            weights = Some(conv_weights(values, bias, &weight_scales(values, largest, from), depthwise, from, to, &node.name)?);
         }
         Op::Add { .. } => {
             record.kind = OpKind::Add;
             record.input2 = TensorId(narrow.u16(node.inputs[1])?);
-            addition(&mut record, from, quants[node.inputs[1]], to);
+            addition(&mut record, from, tensors[node.inputs[1]].1, to, &node.name)?;
         }
         Op::Pool { kind, window, .. } => {
             narrow.window(&mut record, window)?;
@@ -240,17 +296,22 @@ fn integer_op(segment: &Segment, node: &Node, operand: usize, first: usize, quan
             for (target, &value) in record.origin.iter_mut().zip(origin) {
                 *target = i16::try_from(value).map_err(|_| narrow.error("origin", value))?;
             }
-            record.groups = narrow.u16(segment.tensors[node.output][2])?;
+            record.groups = narrow.u16(tensors[node.output].0[2])?;
             (record.step, record.repeat) = (narrow.pair(*step)?, narrow.pair(*repeat)?);
         }
         Op::Concat { .. } => {
-            record.groups = narrow.u16(segment.tensors[input][2])?;
+            record.groups = narrow.u16(tensors[input].0[2])?;
             record.first_channel = narrow.u16(first)?;
             (record.step, record.repeat) = ([1; 2], [1; 2]);
         }
         Op::Scale { .. } => return Err(narrow.error("operation that `simplify` should have folded", "scale")),
     }
-    Ok(IntegerOp { record, weights, scratch_bytes, macs: node.macs(&segment.tensors) })
+    Ok(IntegerOp { record, weights, scratch_bytes, macs: macs(node, tensors) })
+}
+
+fn macs(node: &Node, tensors: &[([usize; 3], Quant)]) -> u64 {
+    let shapes: Vec<[usize; 3]> = tensors.iter().map(|(shape, _)| *shape).collect();
+    node.macs(&shapes)
 }
 
 /// Conversions to the widths of the image, with the node's name in the error.
@@ -311,26 +372,29 @@ fn fixed_point(factor: f64, node: &str) -> Result<(i32, u8), Error> {
     Ok((multiplier as i32, shift))
 }
 
-/// One scale per output channel; a dead channel gets 1 so that nothing divides by 0.
-fn weight_scales(weights: &ndarray::Array4<f32>) -> Vec<f64> {
-    weights
-        .outer_iter()
-        .map(|channel| {
-            let most = channel.iter().fold(0.0f32, |most, weight| most.max(weight.abs()));
-            if most > 0.0 { f64::from(most) / 127.0 } else { 1.0 }
-        })
-        .collect()
+/// Steps that a bias may have: a quarter of the bound, which leaves room for the zero point.
+const BIAS_STEPS: f64 = (plan::layout::MAX_BIAS / 4) as f64;
+
+/// One scale per output channel. It may not be so small that the bias does not fit: a channel that training has
+/// switched off has weights near 0 and a bias of usual size. A dead channel gets 1, so that nothing divides by 0.
+fn weight_scales(weights: &ndarray::Array4<f32>, largest_bias: &[f32], input: Quant) -> Vec<f64> {
+    let of_channel = |(channel, bias): (ndarray::ArrayView3<'_, f32>, &f32)| {
+        let most = channel.iter().fold(0.0f32, |most, weight| most.max(weight.abs()));
+        let least = f64::from(*bias) / (f64::from(input.scale) * BIAS_STEPS);
+        if most > 0.0 { (f64::from(most) / 127.0).max(least) } else { least.max(1.0) }
+    };
+    weights.outer_iter().zip(largest_bias).map(of_channel).collect()
 }
 
 fn conv_weights(
     weights: &ndarray::Array4<f32>,
     bias: &[f32],
+    scales: &[f64],
     depthwise: bool,
     from: Quant,
     to: Quant,
     node: &str,
 ) -> Result<ConvWeights, Error> {
-    let scales = weight_scales(weights);
     let outputs = bias.len();
     let taps = weights.len() / outputs.max(1);
     let pitch = if depthwise { taps } else { taps.next_multiple_of(4) };
@@ -374,22 +438,28 @@ fn integer_bias(bias: f32, input: Quant, weight_scale: f64, weight_sum: i64, nod
 }
 
 /// Factors, shift and constant of an addition: the finest that 16-bit factors and a 31-bit sum allow.
-fn addition(record: &mut plan::Op, a: Quant, b: Quant, to: Quant) {
+fn addition(record: &mut plan::Op, a: Quant, b: Quant, to: Quant, node: &str) -> Result<(), Error> {
     let factors = [a, b].map(|quant| f64::from(quant.scale) / f64::from(to.scale));
     let zeros = [a, b].map(|quant| f64::from(quant.zero_point));
     let at = |shift: u8| {
         let one = 2f64.powi(shift.into());
         let rounded = factors.map(|factor| (factor * one).round());
         let constant = one / 2.0 + f64::from(to.zero_point) * one - zeros[0] * rounded[0] - zeros[1] * rounded[1];
-        (rounded, constant.round())
+        (shift, rounded, constant)
     };
-    let fits = |shift: u8| {
-        let (rounded, constant) = at(shift);
+    // From shift 1 on, the rounding half is whole.
+    let fits = |(_, rounded, constant): &(u8, [f64; 2], f64)| {
         rounded.iter().all(|&factor| factor <= 32_767.0) && constant.abs() <= 2f64.powi(30)
     };
-    let shift = (1..=22).rev().find(|&shift| fits(shift)).unwrap_or(0);
-    let (rounded, constant) = at(shift);
+    let Some((shift, rounded, constant)) = (1..=30).rev().map(at).find(fits) else {
+        let what = format!("node `{node}`: operands count {factors:?} steps of the sum; at most 16,383 fit");
+        return Err(Error::Stage { stage: "quantize", what });
+    };
     record.shift = shift;
-    record.factors = rounded.map(|factor| factor.min(32_767.0) as i32);
+    record.factors = rounded.map(|factor| factor as i32);
     record.constant = constant as i32;
+    Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -167,3 +167,6 @@ fn renumber(mut graph: Graph) -> Graph {
     }
     Graph { output: new[graph.output], input: 0, tensors, ..graph }
 }
+
+#[cfg(test)]
+mod tests;

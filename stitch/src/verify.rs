@@ -52,10 +52,11 @@ pub fn agreed_outputs(image: &Image<'_>, input: &[i8]) -> Result<Vec<Vec<i8>>, E
     Ok(expected)
 }
 
-/// Parses the bytes and runs the stored self test.
+/// Parses the bytes and runs the stored self test, then its complement, on which all instruction sets must agree too.
 ///
 /// # Errors
-/// [`Error::Image`] with the broken rule; [`Error::Stage`] if an output is not the stored one.
+/// [`Error::Image`] with the broken rule; [`Error::Stage`] if an output is not the stored one, or if two instruction
+/// sets differ.
 pub fn verify(bytes: &[u8]) -> Result<(), Error> {
     let image = Image::parse(bytes)?;
     let input: Vec<i8> = image.test_input().iter().map(|&byte| byte as i8).collect();
@@ -66,5 +67,8 @@ pub fn verify(bytes: &[u8]) -> Result<(), Error> {
             return Err(Error::Stage { stage: "verify", what });
         }
     }
+    // Reaches the values that one picture does not.
+    let complement: Vec<i8> = input.iter().map(|value| !value).collect();
+    agreed_outputs(&image, &complement)?;
     Ok(())
 }

@@ -114,12 +114,7 @@ impl Bench {
     }
 
     /// A fresh engine that has run `done` segments of `config`.
-    fn advance<'a>(
-        &self,
-        arena: &'a mut [i8],
-        config: ConfigId,
-        done: u16,
-    ) -> Result<Engine<'a, Dsp>, RunError>
+    fn advance<'a>(&self, arena: &'a mut [i8], config: ConfigId, done: u16) -> Result<Engine<'a, Dsp>, RunError>
     where
         'static: 'a,
     {
@@ -143,7 +138,8 @@ impl Bench {
             for done in 1..record.segments {
                 // The first config of those that share a start stands for all.
                 let first = (0..config.0).all(|earlier| !shares(ConfigId(earlier), done));
-                let mut sharing = (config.0 + 1..self.image.configs()).map(ConfigId).filter(|&with| shares(with, done)).peekable();
+                let mut sharing =
+                    (config.0 + 1..self.image.configs()).map(ConfigId).filter(|&with| shares(with, done)).peekable();
                 if !first || sharing.peek().is_none() {
                     continue;
                 }
@@ -178,7 +174,12 @@ impl Bench {
         let verdict = if passed { "ok" } else { "FAILED" };
         defmt::info!(
             "{=str}: {} changes, at most {} instructions (bar {}), {} arena bytes changed: {=str}",
-            what, changes, most, SWITCH_BAR, written, verdict
+            what,
+            changes,
+            most,
+            SWITCH_BAR,
+            written,
+            verdict
         );
         if !passed {
             self.fail();
@@ -224,11 +225,16 @@ fn main() -> ! {
     let carried = (IMAGE.0.len() + VECTORS.0.len()) as u32;
     defmt::info!(
         "flash {} bytes: code {}, image {}, vectors {}",
-        program.flash, program.code, bytes, carried - bytes as u32
+        program.flash,
+        program.code,
+        bytes,
+        carried - bytes as u32
     );
     defmt::info!(
         "RAM: arena {} bytes, other statics {}, stack at most {}",
-        needed, program.ram - 2 * ARENA as u32, stack_high_water()
+        needed,
+        program.ram - 2 * ARENA as u32,
+        stack_high_water()
     );
     defmt::info!("{=str}", if bench.failures == 0 { "passed" } else { "FAILED" });
     exit(bench.failures == 0)

@@ -166,7 +166,7 @@ fn requant4(requant: &Requant<'_>, channel: usize, sums: [i32; 4]) -> [i8; 4] {
     let [s0, s1, s2, s3] = sums;
     let acc = _mm_add_epi32(_mm_setr_epi32(s0, s1, s2, s3), vector(*four.bias));
     let product = _mm256_mul_epi32(_mm256_cvtepi32_epi64(acc), _mm256_cvtepi32_epi64(vector(*four.multiplier)));
-    let shift = _mm256_cvtepu8_epi64(_mm_cvtsi32_si128(i32::from_le_bytes(four.shift.map(|shift| shift.clamp(1, 62)))));
+    let shift = _mm256_cvtepu8_epi64(_mm_cvtsi32_si128(i32::from_le_bytes(four.shift)));
     let one = _mm256_set1_epi64x(1);
     let rounded = _mm256_add_epi64(product, _mm256_sllv_epi64(one, _mm256_sub_epi64(shift, one)));
     // AVX2 has no arithmetic shift of 64 bits: shift the value moved up by 2^63 and move it down again.

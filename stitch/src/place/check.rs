@@ -4,6 +4,11 @@ use plan::layout::{ARENA_ALIGN, NO_TENSOR};
 
 use crate::network::{IntegerSegment, Placement};
 
+/// Owner of a block that nothing lives in.
+const NOBODY: usize = usize::MAX;
+/// Owner of a block that the op under way uses as scratch.
+const SCRATCH: usize = usize::MAX - 1;
+
 /// Verifies that every op reads what was written and destroys nothing that is still needed.
 ///
 /// # Errors
@@ -12,7 +17,7 @@ pub fn check(segment: &IntegerSegment, placement: &Placement) -> Result<(), Stri
     let block = ARENA_ALIGN as usize;
     let blocks = placement.peak_bytes as usize / block;
     // Which tensor's bytes each block of 16 holds.
-    let mut owner = vec![usize::MAX; blocks];
+    let mut owner = vec![NOBODY; blocks];
     let span = |tensor: usize| {
         let bytes: usize = segment.tensors[tensor].0.iter().product();
         let start = placement.offsets[tensor] as usize / block;
@@ -37,15 +42,27 @@ pub fn check(segment: &IntegerSegment, placement: &Placement) -> Result<(), Stri
             let Some(part) = owner.get_mut(start..start + op.scratch_bytes.div_ceil(block)) else {
                 return Err(format!("scratch of op {number} lies outside the arena"));
             };
-            part.fill(usize::MAX);
+            part.fill(SCRATCH);
+            if start * block != placement.scratch[number].unwrap_or(0) as usize {
+                return Err(format!("scratch of op {number} is not aligned"));
+            }
         }
-        owner[span(record.output.index())].fill(record.output.index());
+        let output = record.output.index();
+        let before = &owner[span(output)];
+        if before.contains(&SCRATCH) {
+            return Err(format!("op {number} has scratch where its output is"));
+        }
+        if record.first_channel > 0 && before.iter().any(|&found| found != output) {
+            return Err(format!("op {number} writes the rest of tensor {output}, which was overwritten"));
+        }
+        owner[span(output)].fill(output);
         // Only now look at the inputs: they must have survived scratch and output.
         for input in inputs() {
             if owner[span(input)].iter().any(|&found| found != input) {
                 return Err(format!("op {number} reads tensor {input}, which was overwritten"));
             }
         }
+        owner.iter_mut().filter(|found| **found == SCRATCH).for_each(|found| *found = NOBODY);
     }
     if owner[span(segment.output)].iter().any(|&found| found != segment.output) {
         return Err("the output was overwritten".into());

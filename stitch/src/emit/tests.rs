@@ -1,0 +1,93 @@
+use plan::{ConfigId, Image, SegmentId};
+
+use super::*;
+use crate::learn::learn;
+use crate::learn::tests::{OPTIONS, anchor, family, images};
+use crate::quantize::{Pixels, quantize};
+use crate::{calibrate, place, verify};
+
+/// Two anchors and one stitch: three configs.
+fn placed() -> Placed {
+    let blocks = family(anchor("a", 3, 1), anchor("b", 6, 2));
+    let stitched = learn(&blocks, &images(32), OPTIONS, &|| ()).expect("learned");
+    let calibrated = calibrate::calibrate(stitched, &images(32), &|| ());
+    let pixels = Pixels { mean: vec![0.5; 3], std: vec![0.5; 3] };
+    place::place(quantize(&calibrated, &pixels).expect("quantised")).expect("placed")
+}
+
+fn labels() -> Labels {
+    Labels { family: "test".into(), classes: ["w", "x", "y", "z"].map(String::from).into() }
+}
+
+fn image(placed: &Placed, measured: &Measured) -> Vec<u8> {
+    emit(placed, &labels(), &CostModel::cortex_m4f(), measured).expect("emitted")
+}
+
+fn measured(placed: &Placed) -> Measured {
+    let first = image(placed, &Measured::default());
+    let first = Image::parse(&first).expect("a valid image");
+    let input: Vec<i8> = (0..6 * 6 * 3).map(|value| value as i8).collect();
+    let outputs = verify::agreed_outputs(&first, &input).expect("runs");
+    Measured { images: 7, scores: vec![1, 2, 3], float_scores: vec![4, 5, 6], input, outputs }
+}
+
+#[test]
+fn a_family_becomes_a_verified_image_and_the_same_bytes_twice() {
+    let placed = placed();
+    let bytes = image(&placed, &measured(&placed));
+    verify::verify(&bytes).expect("verified");
+    let again = super::tests::placed();
+    assert!(bytes == image(&again, &measured(&again)), "two compilations differ");
+    let parsed = Image::parse(&bytes).expect("a valid image");
+    assert_eq!(parsed.configs(), 3);
+    assert_eq!((0..3).map(|config| parsed.config(ConfigId(config)).score).collect::<Vec<_>>(), [1, 2, 3]);
+    assert_eq!(parsed.label(3), "z");
+}
+
+#[test]
+fn a_wrong_self_test_is_not_written() {
+    let placed = placed();
+    let mut measured = measured(&placed);
+    measured.outputs[2][1] ^= 1;
+    let error = verify::verify(&image(&placed, &measured)).expect_err("the self test is wrong").to_string();
+    assert!(error.contains("config 2"), "{error}");
+}
+
+#[test]
+fn corrections_are_overlays_of_the_stitched_config_alone() {
+    let placed = placed();
+    let bytes = image(&placed, &Measured::default());
+    let parsed = Image::parse(&bytes).expect("a valid image");
+    let overlays: Vec<u16> = (0..3).map(|config| parsed.config(ConfigId(config)).overlays).collect();
+    assert_eq!(overlays[..2], [0, 0]);
+    assert!(overlays[2] > 0, "the stitched path has no correction");
+}
+
+#[test]
+fn own_flash_is_what_no_other_config_uses() {
+    let placed = placed();
+    let bytes = image(&placed, &Measured::default());
+    let parsed = Image::parse(&bytes).expect("a valid image");
+    let stitch = (0..parsed.segments()).map(|segment| parsed.segment(SegmentId(segment as u16)));
+    let stitch: u32 = stitch.filter(|s| s.kind == SegmentKind::Stitch).map(|s| s.flash_bytes).sum();
+    let stitched = parsed.config(ConfigId(2));
+    let overlays: u32 = placed.quantized.paths[2].corrections.iter().map(|c| 4 * c.bias.len() as u32).sum();
+    assert!(stitched.own_bytes >= stitch && stitched.own_bytes <= stitch + overlays, "{}", stitched.own_bytes);
+    assert!(stitched.own_bytes < stitched.flash_bytes);
+}
+
+#[test]
+fn equal_bytes_are_stored_once() {
+    let once = placed();
+    let mut twice = once.clone();
+    for segment in &mut twice.quantized.segments {
+        for op in &mut segment.ops {
+            if let Some(weights) = &mut op.weights {
+                weights.shift.fill(40);
+                weights.multiplier.fill(1 << 30);
+            }
+        }
+    }
+    let (once, twice) = (image(&once, &Measured::default()), image(&twice, &Measured::default()));
+    assert!(twice.len() < once.len(), "{} and {} bytes", once.len(), twice.len());
+}

@@ -1,0 +1,418 @@
+//! Import, simplify, family description and image sets from the outside: what is refused says why, and what is
+//! accepted computes what the judge computes.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use stitch::error::Error;
+use stitch::graph::{Graph, Op};
+use stitch::images::ImageSet;
+use stitch::{family, float_judge, import, simplify};
+
+/// A protobuf message, written by hand: enough of ONNX for small models.
+#[derive(Clone, Default)]
+struct Message(Vec<u8>);
+
+impl Message {
+    fn varint(mut self, mut value: u64) -> Self {
+        while value > 127 {
+            self.0.push(value as u8 | 128);
+            value >>= 7;
+        }
+        self.0.push(value as u8);
+        self
+    }
+    fn int(self, field: u64, value: i64) -> Self {
+        self.varint(field << 3).varint(value as u64)
+    }
+    fn bytes(self, field: u64, bytes: &[u8]) -> Self {
+        let mut message = self.varint(field << 3 | 2).varint(bytes.len() as u64);
+        message.0.extend_from_slice(bytes);
+        message
+    }
+    fn float(self, field: u64, value: f32) -> Self {
+        let mut message = self.varint(field << 3 | 5);
+        message.0.extend_from_slice(&value.to_le_bytes());
+        message
+    }
+}
+
+fn tensor(name: &str, dims: &[i64], values: &[f32]) -> Message {
+    let raw: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    dims.iter().fold(Message::default(), |message, &dim| message.int(1, dim)).int(2, 1).bytes(8, name.as_bytes()).bytes(9, &raw)
+}
+
+fn integers(name: &str, values: &[i64]) -> Message {
+    let raw: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    Message::default().int(1, values.len() as i64).int(2, 7).bytes(8, name.as_bytes()).bytes(9, &raw)
+}
+
+/// An attribute of a node.
+enum Attribute {
+    Int(i64),
+    Ints(&'static [i64]),
+    Float(f32),
+    Text(&'static str),
+}
+use Attribute::{Float, Int, Ints, Text};
+
+fn node(op: &str, inputs: &[&str], output: &str, attributes: &[(&str, Attribute)]) -> Message {
+    let message = inputs.iter().fold(Message::default(), |message, input| message.bytes(1, input.as_bytes()));
+    let message = message.bytes(2, output.as_bytes()).bytes(3, format!("the_{op}").as_bytes()).bytes(4, op.as_bytes());
+    attributes.iter().fold(message, |message, (name, value)| {
+        let attribute = Message::default().bytes(1, name.as_bytes());
+        let attribute = match value {
+            Float(value) => attribute.float(2, *value).int(20, 1),
+            Int(value) => attribute.int(3, *value).int(20, 2),
+            Text(value) => attribute.bytes(4, value.as_bytes()).int(20, 3),
+            Ints(values) => values.iter().fold(attribute, |attribute, &value| attribute.int(8, value)).int(20, 7),
+        };
+        message.bytes(5, &attribute.0)
+    })
+}
+
+fn value(name: &str, dims: &[i64]) -> Message {
+    // A dimension of 0 stands for a dynamic one.
+    let shape = dims.iter().fold(Message::default(), |shape, &dim| {
+        let dim = if dim == 0 { Message::default().bytes(2, b"N") } else { Message::default().int(1, dim) };
+        shape.bytes(1, &dim.0)
+    });
+    let kind = Message::default().bytes(1, &Message::default().int(1, 1).bytes(2, &shape.0).0);
+    Message::default().bytes(1, name.as_bytes()).bytes(2, &kind.0)
+}
+
+/// A model from `x` of `dims` to `y`.
+fn model(dims: &[i64], tensors: &[Message], nodes: &[Message]) -> Vec<u8> {
+    let graph = nodes.iter().fold(Message::default(), |graph, node| graph.bytes(1, &node.0)).bytes(2, b"g");
+    let graph = tensors.iter().fold(graph, |graph, tensor| graph.bytes(5, &tensor.0));
+    let output = Message::default().bytes(1, b"y");
+    let graph = graph.bytes(11, &value("x", dims).0).bytes(12, &output.0);
+    Message::default().int(1, 8).bytes(7, &graph.0).bytes(8, &Message::default().bytes(1, b"").int(2, 13).0).0
+}
+
+/// Numbers without a pattern, from −1 to 1.
+fn noise(count: usize, seed: u32) -> Vec<f32> {
+    let mut state = seed;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+    };
+    (0..count).map(|_| next()).collect()
+}
+
+const MAP: [i64; 4] = [1, 3, 4, 4];
+
+fn weights() -> Message {
+    tensor("w", &[2, 3, 3, 3], &noise(54, 1))
+}
+
+fn conv(attributes: &[(&str, Attribute)]) -> Message {
+    node("Conv", &["x", "w"], "y", attributes)
+}
+
+/// Checks that a model is refused as unsupported, by the name of its node, and that the text has `part`.
+fn refused(bytes: &[u8], op: &str, part: &str) {
+    match import::import("tiny", bytes) {
+        Err(error @ Error::Unsupported { .. }) => {
+            let text = error.to_string();
+            for part in ["tiny", &format!("the_{op}"), part] {
+                assert!(text.contains(part), "`{part}` is not in: {text}");
+            }
+        }
+        other => panic!("{op} ({part}): {other:?}"),
+    }
+}
+
+#[test]
+fn what_is_not_supported_is_named() {
+    let one = |tensors: &[Message], node: Message| model(&MAP, tensors, &[node]);
+    refused(&one(&[], node("Softmax", &["x"], "y", &[])), "Softmax", "Softmax");
+    refused(&one(&[weights()], conv(&[("dilations", Ints(&[2, 2]))])), "Conv", "dilations");
+    refused(&one(&[weights()], conv(&[("group", Int(2))])), "Conv", "groups");
+    refused(&one(&[weights()], conv(&[("pads", Ints(&[i64::MAX, 0, 0, 0]))])), "Conv", "pads");
+    refused(&one(&[weights()], conv(&[("strides", Ints(&[0, 1]))])), "Conv", "strides");
+    refused(&one(&[weights()], conv(&[("auto_pad", Text("LEFT"))])), "Conv", "auto_pad");
+    let pool = |name, value| node("AveragePool", &["x"], "y", &[("kernel_shape", Ints(&[2, 2])), (name, value)]);
+    refused(&one(&[], pool("ceil_mode", Int(1))), "AveragePool", "ceil_mode");
+    refused(&one(&[], pool("pads", Ints(&[1, 1, 1, 1]))), "AveragePool", "count_include_pad");
+    refused(&one(&[], node("ReduceMean", &["x"], "y", &[("axes", Ints(&[1]))])), "ReduceMean", "axes");
+    refused(&one(&[], node("Clip", &["x"], "y", &[("min", Float(f32::NAN))])), "Clip", "min");
+    refused(&one(&[], node("Upsample", &["x"], "y", &[("mode", Text("linear"))])), "Upsample", "linear");
+    refused(&one(&[], node("Squeeze", &["x"], "y", &[("axes", Ints(&[0]))])), "Squeeze", "reshape");
+    refused(&one(&[], node("Relu", &["missing"], "y", &[])), "Relu", "missing");
+    refused(&one(&[], node("Relu", &[], "y", &[])), "Relu", "missing");
+}
+
+#[test]
+fn a_constant_that_onnx_would_spread_over_columns_is_not_taken_for_channels() {
+    let add = node("Add", &["x", "b"], "y", &[]);
+    refused(&model(&[1, 4, 4, 4], &[tensor("b", &[4], &[1.0; 4])], &[add]), "Add", "one value a channel");
+}
+
+#[test]
+fn a_gemm_with_too_few_biases_is_refused() {
+    let tensors = [tensor("w", &[48, 4], &noise(192, 1)), tensor("b", &[2], &[1.0; 2])];
+    let nodes = [node("Flatten", &["x"], "f", &[]), node("Gemm", &["f", "w", "b"], "y", &[])];
+    refused(&model(&MAP, &tensors, &nodes), "Gemm", "2 biases");
+}
+
+#[test]
+fn weights_that_are_not_finite_are_named() {
+    for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let mut values = noise(54, 1);
+        values[7] = value;
+        match import::import("tiny", &model(&MAP, &[tensor("w", &[2, 3, 3, 3], &values)], &[conv(&[])])) {
+            Err(Error::NotFinite { anchor, tensor, index, .. }) => assert_eq!((&*anchor, &*tensor, index), ("tiny", "w", 7)),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn bytes_that_are_no_model_are_refused_without_a_panic() {
+    let whole = model(&MAP, &[weights()], &[conv(&[])]);
+    assert!(import::import("tiny", &whole).is_ok());
+    for end in 0..whole.len() {
+        let _ = import::import("tiny", &whole[..end]);
+    }
+    for place in 0..whole.len() {
+        for flip in [1, 0x40, 0x80, 0xff] {
+            let mut bytes = whole.clone();
+            bytes[place] ^= flip;
+            let _ = import::import("tiny", &bytes);
+        }
+    }
+    assert!(import::import("tiny", b"").is_err());
+    assert!(import::import("tiny", &model(&[1, 3, 0, 4], &[weights()], &[conv(&[])])).is_err());
+    assert!(import::import("tiny", &model(&[2, 3, 4, 4], &[weights()], &[conv(&[])])).is_err());
+    // Products of these dimensions do not fit 64 bits.
+    let huge = tensor("w", &[1 << 32, 1 << 32, 1, 1], &[]);
+    assert!(import::import("tiny", &model(&MAP, &[huge], &[conv(&[])])).is_err());
+}
+
+/// Result of a graph of convolutions, straight sums.
+fn evaluate(graph: &Graph, input: &[f32]) -> Vec<f32> {
+    let mut maps = vec![vec![]; graph.tensors.len()];
+    maps[graph.input] = input.to_vec();
+    for node in &graph.nodes {
+        let [height, width, channels] = graph.tensors[node.output];
+        let [tall, wide, depth] = graph.tensors[node.inputs[0]];
+        let first = &maps[node.inputs[0]];
+        let mut result = vec![0.0; height * width * channels];
+        for (index, value) in result.iter_mut().enumerate() {
+            let (y, x, c) = (index / channels / width, index / channels % width, index % channels);
+            let at = |y: usize, x: usize, c: usize| {
+                if y < tall && x < wide && c < depth { Some(first[(y * wide + x) * depth + c]) } else { None }
+            };
+            let sum = match &node.op {
+                Op::Conv { weights, bias, window, groups, .. } => {
+                    let group = c / (channels / groups) * (depth / groups);
+                    let mut sum = bias[c];
+                    for ((o, dy, dx, i), weight) in weights.indexed_iter() {
+                        let y = (y * window.stride[0] + dy).wrapping_sub(window.pad[0]);
+                        let x = (x * window.stride[1] + dx).wrapping_sub(window.pad[1]);
+                        sum += if o == c { weight * at(y, x, group + i).unwrap_or(0.0) } else { 0.0 };
+                    }
+                    sum
+                }
+                Op::Add { .. } => first[index] + maps[node.inputs[1]][index],
+                Op::Pool { kind, window, .. } => {
+                    let places = (0..window.kernel[0] * window.kernel[1]).map(|k| {
+                        let (dy, dx) = (k / window.kernel[1], k % window.kernel[1]);
+                        let y = (y * window.stride[0] + dy).wrapping_sub(window.pad[0]);
+                        at(y, (x * window.stride[1] + dx).wrapping_sub(window.pad[1]), c)
+                    });
+                    match kind {
+                        stitch::graph::PoolKind::Max => places.flatten().fold(f32::NEG_INFINITY, f32::max),
+                        stitch::graph::PoolKind::Average => {
+                            places.flatten().sum::<f32>() / (window.kernel[0] * window.kernel[1]) as f32
+                        }
+                    }
+                }
+                Op::Move { origin, step, repeat, .. } => {
+                    let place = |out: usize, axis: usize| (out * step[axis] / repeat[axis]).wrapping_add_signed(origin[axis]);
+                    at(place(y, 0), place(x, 1), c.wrapping_add_signed(origin[2])).unwrap_or(0.0)
+                }
+                Op::Concat { .. } => {
+                    let row = |input: &usize| maps[*input].chunks(graph.tensors[*input][2]).nth(y * width + x);
+                    node.inputs.iter().filter_map(row).flatten().nth(c).copied().unwrap_or(f32::NAN)
+                }
+                Op::Scale { .. } => panic!("left by simplify"),
+            };
+            *value = node.op.clamp().apply(sum);
+        }
+        maps[node.output] = result;
+    }
+    maps.swap_remove(graph.output)
+}
+
+/// Checks that a model computes what the judge computes, on two images. Maps compare channels first, as ONNX has them.
+fn judged(name: &str, bytes: &[u8]) {
+    let graph = import::import(name, bytes).and_then(simplify::simplify).unwrap_or_else(|error| panic!("{error}"));
+    let shape = graph.tensors[graph.input];
+    let size: usize = shape.iter().product();
+    let images = noise(2 * size, 5);
+    let expected = float_judge::outputs(bytes, &images, shape).unwrap_or_else(|error| panic!("{name}: {error}"));
+    for (image, expected) in images.chunks(size).zip(&expected) {
+        let found = evaluate(&graph, image);
+        let [height, width, channels] = graph.tensors[graph.output];
+        assert_eq!(found.len(), expected.len(), "{name}");
+        let largest = expected.iter().fold(1.0_f32, |largest, value| largest.max(value.abs()));
+        for (index, expected) in expected.iter().enumerate() {
+            let (c, place) = (index / (height * width), index % (height * width));
+            let found = found[place * channels + c];
+            assert!((found - expected).abs() <= 1e-4 * largest, "{name}, {index}: {found} instead of {expected}");
+        }
+    }
+}
+
+#[test]
+fn operators_compute_what_the_judge_computes() {
+    let one = |name: &str, tensors: &[Message], node: Message| judged(name, &model(&MAP, tensors, &[node]));
+    one("conv", &[weights()], conv(&[("pads", Ints(&[0, 1, 2, 1])), ("strides", Ints(&[2, 1]))]));
+    for same in ["SAME_UPPER", "SAME_LOWER"] {
+        one(same, &[weights()], conv(&[("auto_pad", Text(same)), ("strides", Ints(&[2, 2]))]));
+    }
+    let depthwise = tensor("w", &[6, 1, 3, 3], &noise(54, 1));
+    one("groups", &[depthwise], conv(&[("group", Int(3))]));
+    one("global mean", &[], node("GlobalAveragePool", &["x"], "y", &[]));
+    let pool = [("kernel_shape", Ints(&[2, 2])), ("pads", Ints(&[1, 0, 0, 1])), ("count_include_pad", Int(1))];
+    one("mean", &[], node("AveragePool", &["x"], "y", &pool));
+    one("max", &[], node("MaxPool", &["x"], "y", &pool[..2]));
+    one("mean of axes", &[], node("ReduceMean", &["x"], "y", &[("axes", Ints(&[-1, -2])), ("keepdims", Int(0))]));
+    one("bias", &[tensor("b", &[3, 1, 1], &noise(3, 2))], node("Add", &["x", "b"], "y", &[]));
+    let bounds = [tensor("low", &[], &[-0.25]), tensor("high", &[], &[0.5])];
+    one("clip", &bounds, node("Clip", &["x", "low", "high"], "y", &[]));
+    let pads = [integers("p", &[0, 1, 0, 2, 0, 0, 1, 0])];
+    one("pad", &pads, node("Pad", &["x", "p"], "y", &[]));
+    let slices = ["s", "e", "a", "t"].iter().zip([[1, -3], [3, 9], [1, 2], [1, 2]]);
+    let slices: Vec<_> = slices.map(|(name, values)| integers(name, &values)).collect();
+    one("slice", &slices, node("Slice", &["x", "s", "e", "a", "t"], "y", &[]));
+    one("concat", &[], node("Concat", &["x", "x"], "y", &[("axis", Int(1))]));
+    let scales = [tensor("k", &[4], &[1.0, 1.0, 2.0, 3.0])];
+    let asymmetric = [("coordinate_transformation_mode", Text("asymmetric")), ("nearest_mode", Text("floor"))];
+    one("resize", &scales, node("Resize", &["x", "", "k"], "y", &asymmetric));
+    one("resize, default", &scales, node("Resize", &["x", "", "k"], "y", &[]));
+}
+
+#[test]
+fn dense_layers_read_features_in_the_order_of_onnx() {
+    let tensors = [tensor("w", &[5, 48], &noise(240, 1)), tensor("b", &[5], &noise(5, 2))];
+    let attributes = [("transB", Int(1)), ("alpha", Float(0.5)), ("beta", Float(2.0))];
+    let nodes = [node("Flatten", &["x"], "f", &[]), node("Gemm", &["f", "w", "b"], "y", &attributes)];
+    judged("gemm", &model(&MAP, &tensors, &nodes));
+    let tensors = [integers("s", &[1, -1]), tensor("w", &[48, 5], &noise(240, 1)), tensor("b", &[5], &noise(5, 2))];
+    let nodes = [
+        node("Reshape", &["x", "s"], "f", &[]),
+        node("MatMul", &["f", "w"], "m", &[]),
+        node("Add", &["b", "m"], "y", &[]),
+    ];
+    let bytes = model(&MAP, &tensors, &nodes);
+    judged("matmul", &bytes);
+    let graph = import::import("matmul", &bytes).and_then(simplify::simplify).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(graph.nodes.len(), 1, "{graph}");
+}
+
+#[test]
+fn batch_norm_and_relu_fold_into_the_convolution() {
+    let table = |name, seed| tensor(name, &[2], &noise(2, seed).iter().map(|value| value.abs() + 0.5).collect::<Vec<_>>());
+    let tensors = [weights(), table("g", 2), table("b", 3), table("m", 4), table("v", 5)];
+    let nodes = [
+        node("Conv", &["x", "w"], "c", &[]),
+        node("BatchNormalization", &["c", "g", "b", "m", "v"], "n", &[("epsilon", Float(1e-3))]),
+        node("Relu", &["n"], "y", &[]),
+    ];
+    let bytes = model(&MAP, &tensors, &nodes);
+    judged("batch norm", &bytes);
+    let graph = import::import("batch norm", &bytes).and_then(simplify::simplify).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(graph.nodes.len(), 1, "{graph}");
+}
+
+/// The networks of the repository that are here.
+fn family_file() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/cifar-cnn/family.toml")
+}
+
+#[test]
+fn the_networks_of_the_repository_compute_what_the_judge_computes() {
+    let spec = family::read(&family_file()).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(spec.labels.len(), 10);
+    assert!(spec.directory.ends_with("models/cifar-cnn"));
+    let mut networks = 0;
+    for anchor in &spec.anchors {
+        // The large networks are not part of every checkout.
+        let Ok(bytes) = fs::read(&anchor.file) else { continue };
+        judged(&anchor.name, &bytes);
+        networks += 1;
+    }
+    assert!(networks > 0);
+}
+
+/// A folder of this test alone.
+fn folder(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).expect("the folder of the tests can be written");
+    folder
+}
+
+#[test]
+fn a_family_description_with_a_fault_is_refused() {
+    let good = fs::read_to_string(family_file()).expect("the description can be read");
+    let path = folder("families").join("family.toml");
+    let faults = [
+        ("std = [0.2470", "std = [0.0", "std"),
+        ("mean = [0.4914, ", "mean = [", "mean"),
+        ("height = 32", "height = 0", "sides"),
+        ("height = 32", "hight = 32", "hight"),
+        ("labels = [", "labels = [] # ", "label"),
+    ];
+    for (from, to, part) in faults {
+        fs::write(&path, good.replacen(from, to, 1)).expect("the folder of the tests can be written");
+        let error = family::read(&path).expect_err(part).to_string();
+        assert!(error.contains(part), "`{part}` is not in: {error}");
+    }
+    assert!(matches!(family::read(Path::new("missing.toml")), Err(Error::File { .. })));
+}
+
+#[test]
+fn sheets_are_cut_into_tiles_and_faults_are_named() {
+    let folder = folder("sheets");
+    let sheet = |name: &str, columns: u32, rows: u32, start: u8| {
+        let file = fs::File::create(folder.join(name)).expect("the folder of the tests can be written");
+        let mut encoder = png::Encoder::new(file, columns, rows);
+        encoder.set_color(png::ColorType::Rgb);
+        encoder.set_depth(png::BitDepth::Eight);
+        let pixels: Vec<u8> = (0..columns * rows * 3).map(|index| start.wrapping_add(index as u8)).collect();
+        encoder.write_header().and_then(|mut writer| writer.write_image_data(&pixels)).expect("a picture is written");
+    };
+    let labels = |text: &str| fs::write(folder.join("labels.txt"), text).expect("the folder of the tests can be written");
+    let read = || ImageSet::read(&folder, [1, 2, 3], 3);
+    let fault = |part: &str| {
+        let error = read().expect_err(part).to_string();
+        assert!(error.contains(part), "`{part}` is not in: {error}");
+    };
+    fault("no PNG");
+    sheet("b.png", 2, 1, 100);
+    sheet("a.png", 4, 2, 0);
+    assert!(matches!(read(), Err(Error::File { .. })));
+    labels("0\n1\n2\n1\n0\n");
+    let set = read().unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!((set.len(), set.image(1), set.image(4)), (5, &[6, 7, 8, 9, 10, 11][..], &[100, 101, 102, 103, 104, 105][..]));
+    assert_eq!(set.normalised(&[0.0, 0.5, 0.0], &[1.0, 0.5, 2.0])[..2], [0.0, (1.0 / 255.0 - 0.5) / 0.5]);
+    assert_eq!(set.first(2).labels, [0, 1]);
+    labels("0\n1\n");
+    assert_eq!(read().unwrap_or_else(|error| panic!("{error}")).pixels.len(), 12);
+    labels("0\n1\n0\n0\n0\n0\n");
+    fault("6 labels for 5");
+    labels("0\n3\n");
+    fault("line 2");
+    labels("0\nx\n");
+    fault("line 2");
+    labels("");
+    fault("empty");
+    labels("0\n");
+    sheet("c.png", 3, 1, 0);
+    fault("multiple");
+    assert!(matches!(ImageSet::read(Path::new("missing"), [1, 2, 3], 3), Err(Error::File { .. })));
+}
