@@ -78,8 +78,9 @@ impl<'a> Requant<'a> {
         finish(rescale(acc, word(self.multiplier, channel), shift), self.zero_point, self.min, self.max)
     }
 
-    /// [`Self::apply`] to four channels from `channel` on.
-    #[inline(always)]
+    /// [`Self::apply`] to four channels from `channel` on. A call, as the loops around it keep more in registers
+    /// without it: depthwise on a Cortex-M4 takes 2.5 % more instructions with it inlined.
+    #[inline(never)]
     #[must_use]
     pub fn apply4(&self, channel: usize, sums: [i32; 4]) -> [i8; 4] {
         let Some(four) = self.four(channel) else { return [0; 4] };
