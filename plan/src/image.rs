@@ -6,7 +6,9 @@ use crate::layout::{
     ALIGN, CRC_OFFSET, FLAG_OPTIONAL, HEADER_LEN, MAGIC, MAJOR, MAX_RECORDS, MAX_SECTIONS, SECTION_ENTRY_LEN,
     TARGET_CLASS_PORTABLE,
 };
-use crate::record::{Config, ConfigId, Cut, CutId, Meta, Op, OpId, Overlay, Range, Segment, SegmentId, Tensor, TensorId};
+use crate::record::{
+    Config, ConfigId, Cut, CutId, Meta, Op, OpId, Overlay, Range, Segment, SegmentId, Tensor, TensorId,
+};
 use crate::validate;
 
 /// A validated image over borrowed bytes, read in place. Copying it copies offsets.
@@ -19,7 +21,6 @@ pub struct Image<'a> {
     sections: [&'a [u8]; Section::ALL.len()],
     meta: Meta,
 }
-
 
 fn refuse(rule: Rule, record: usize, found: u64, expected: u64) -> ImageError {
     ImageError { rule, section: Section::Header, record: record as u32, found, expected }

@@ -41,7 +41,8 @@ pub fn writer() -> ImageWriter {
         anchor_names: EMPTY,
         reserved: [0; 20],
     });
-    let shared = [([4, 4, 3], SHARED, 0), ([1, 1, 2], SHARED, 0), ([4, 4, 4], 0, 1), ([4, 4, 8], 1, 1), ([4, 4, 8], 1, 2)];
+    let shared =
+        [([4, 4, 3], SHARED, 0), ([1, 1, 2], SHARED, 0), ([4, 4, 4], 0, 1), ([4, 4, 8], 1, 1), ([4, 4, 8], 1, 2)];
     for (shape, anchor, position) in shared {
         writer.cuts.push(Cut { shape, zero_point: -3, reserved: 0, scale_bits: SCALE_BITS, anchor, position });
     }
@@ -201,14 +202,16 @@ impl<'a> Builder<'a> {
         let (inputs, outputs) = (self.shape(input)[2], self.shape(output)[2]);
         let row = (usize::from(kernel[0]) * usize::from(kernel[1]) * usize::from(inputs)).next_multiple_of(4);
         let weights = self.writer.put(&painted(row * usize::from(outputs)));
-        let words = |value: i32| core::iter::repeat_n(value.to_le_bytes(), usize::from(outputs)).flatten().collect::<Vec<u8>>();
+        let words =
+            |value: i32| core::iter::repeat_n(value.to_le_bytes(), usize::from(outputs)).flatten().collect::<Vec<u8>>();
         let bias = self.writer.put(&words(100));
         let multiplier = self.writer.put(&words(1 << 30));
         let shifts = self.writer.put(&vec![40; usize::from(outputs)]);
         let scratch = TensorId(self.segment.first_tensor + self.tensor([1, 1, SCRATCH]));
         let op = self.op(OpKind::Conv, input, output);
         (op.kernel, op.stride, op.pad, op.groups, op.scratch) = (kernel, [1, 1], [pad; 4], 1, scratch);
-        (op.weights, op.bias, op.multiplier, op.shifts) = (weights.offset, bias.offset, multiplier.offset, shifts.offset);
+        (op.weights, op.bias, op.multiplier, op.shifts) =
+            (weights.offset, bias.offset, multiplier.offset, shifts.offset);
         self.segment.flash_bytes += weights.len + bias.len + multiplier.len + shifts.len;
         self.segment.macs += row as u64 * u64::from(outputs);
     }

@@ -7,10 +7,11 @@
 use crate::error::{ImageError, Rule, Section};
 use crate::image::Image;
 use crate::layout::{
-    ARENA_ALIGN, MAX_BIAS, MAX_INPUT_CHANNELS, MAX_PATH, MAX_REDUCTION, MAX_SEGMENT_OPS, MAX_SEGMENT_TENSORS,
-    NO_TENSOR,
+    ARENA_ALIGN, MAX_BIAS, MAX_INPUT_CHANNELS, MAX_PATH, MAX_REDUCTION, MAX_SEGMENT_OPS, MAX_SEGMENT_TENSORS, NO_TENSOR,
 };
-use crate::record::{Config, ConfigId, Cut, CutId, Op, OpId, OpKind, Range, Segment, SegmentId, SegmentKind, Tensor, TensorId};
+use crate::record::{
+    Config, ConfigId, Cut, CutId, Op, OpId, OpKind, Range, Segment, SegmentId, SegmentKind, Tensor, TensorId,
+};
 
 type Check = Result<(), ImageError>;
 
@@ -160,7 +161,8 @@ fn lifetimes(image: &Image<'_>, record: &Segment, own: &impl Fn(TensorId) -> Opt
     // Channels written so far, and the last op that reads each tensor (`u16::MAX`: the segment's output).
     let mut written = [0u16; MAX_SEGMENT_TENSORS];
     let mut last_read = [0u16; MAX_SEGMENT_TENSORS];
-    let local = |id: TensorId, at: At| own(id).map(usize::from).ok_or_else(|| at.refuse(Rule::Reference, id.0, record.tensors));
+    let local =
+        |id: TensorId, at: At| own(id).map(usize::from).ok_or_else(|| at.refuse(Rule::Reference, id.0, record.tensors));
     let set = |table: &mut [u16], index: usize, value: u16| {
         if let Some(slot) = table.get_mut(index) {
             *slot = value;
@@ -206,7 +208,10 @@ fn lifetimes(image: &Image<'_>, record: &Segment, own: &impl Fn(TensorId) -> Opt
             for other in 0..record.tensors {
                 let index = usize::from(other);
                 let live = get(&written, index) > 0 && get(&last_read, index) >= step || index == output;
-                if index != fresh_local && live && overlap(&fresh_tensor, &image.tensor(TensorId(record.first_tensor + other))) {
+                if index != fresh_local
+                    && live
+                    && overlap(&fresh_tensor, &image.tensor(TensorId(record.first_tensor + other)))
+                {
                     return Err(at.refuse(Rule::Placement, fresh.0, record.first_tensor + other));
                 }
             }

@@ -19,7 +19,8 @@ fn records() -> String {
         ("6 configs", Config::FIELDS),
         ("8 overlays", Overlay::FIELDS),
     ];
-    let mut text = String::from("\nSection 7, path, is a list of segment numbers (`u16`); section 9, data, is bytes.\n");
+    let mut text =
+        String::from("\nSection 7, path, is a list of segment numbers (`u16`); section 9, data, is bytes.\n");
     for (name, fields) in tables {
         writeln!(text, "\n### {name}\n\n| offset | length | field |\n|---|---|---|").unwrap();
         for (field, offset, len) in fields {

@@ -28,8 +28,6 @@ pub struct Engine<'a, I> {
     record: Config,
     /// Segments already run; `None` before `begin`.
     done: Option<u16>,
-    /// Overlays already passed.
-    overlay: u16,
 }
 
 fn elements(cut: &Cut) -> usize {
@@ -50,7 +48,7 @@ impl<'a, I: Isa> Engine<'a, I> {
         }
         let arena = arena.get_mut(..found as usize).unwrap_or_default();
         let config = ConfigId(0);
-        Ok(Self { isa, image, arena, config, record: image.config(config), done: None, overlay: 0 })
+        Ok(Self { isa, image, arena, config, record: image.config(config), done: None })
     }
 
     /// The image.
@@ -100,7 +98,6 @@ impl<'a, I: Isa> Engine<'a, I> {
         self.record = self.fitting(config)?;
         self.config = config;
         self.done = Some(0);
-        self.overlay = 0;
         Ok(())
     }
 
@@ -127,15 +124,6 @@ impl<'a, I: Isa> Engine<'a, I> {
         }
         self.config = config;
         self.record = record;
-        self.overlay = 0;
-        if record.overlays > 0 {
-            for step in 0..done {
-                let segment = self.image.segment(self.image.path_segment(&record, step));
-                for op in segment.first_op..segment.first_op + segment.ops {
-                    self.overlay_bias(OpId(op));
-                }
-            }
-        }
         Ok(())
     }
 
@@ -155,17 +143,10 @@ impl<'a, I: Isa> Engine<'a, I> {
         Ok(if done + 1 == self.record.segments { Progress::Done } else { Progress::Cut(segment.to) })
     }
 
-    /// The bias that the config gives op `op`, if it does. Ops are asked in the order of the path.
-    fn overlay_bias(&mut self, op: OpId) -> Option<u32> {
-        if self.overlay >= self.record.overlays {
-            return None;
-        }
-        let overlay = self.image.overlay(&self.record, self.overlay);
-        if overlay.op != op {
-            return None;
-        }
-        self.overlay += 1;
-        Some(overlay.bias)
+    /// The bias that the config gives op `op`, if it does.
+    fn overlay_bias(&self, op: OpId) -> Option<u32> {
+        let mut overlays = (0..self.record.overlays).map(|index| self.image.overlay(&self.record, index));
+        overlays.find(|overlay| overlay.op == op).map(|overlay| overlay.bias)
     }
 
     /// Segments already run.

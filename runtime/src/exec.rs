@@ -32,7 +32,9 @@ pub(crate) fn run<I: Isa>(
     let input2 = if twice { &*input } else { &*input2 };
     let done = match op.kind {
         OpKind::Conv => kernels::conv(isa, &convolution(image, &op, &from, &to, bias), input, output, scratch),
-        OpKind::Depthwise => kernels::depthwise(isa, &convolution(image, &op, &from, &to, bias), input, output, scratch),
+        OpKind::Depthwise => {
+            kernels::depthwise(isa, &convolution(image, &op, &from, &to, bias), input, output, scratch)
+        }
         OpKind::Add => kernels::add(isa, &addition(&op), input, input2, output),
         OpKind::AveragePool => kernels::pool(isa, &pooling(&op, PoolKind::Average, &from, &to), input, output),
         OpKind::MaxPool => kernels::pool(isa, &pooling(&op, PoolKind::Max, &from, &to), input, output),

@@ -46,7 +46,9 @@ pub fn calibrate(stitched: Stitched, images: &[Vec<f32>], advance: &(dyn Fn() + 
         .segments
         .iter()
         .zip(&seen)
-        .map(|(segment, seen)| (0..segment.tensors.len()).map(|tensor| covering(seen.iter().map(|e| e[tensor]))).collect())
+        .map(|(segment, seen)| {
+            (0..segment.tensors.len()).map(|tensor| covering(seen.iter().map(|e| e[tensor]))).collect()
+        })
         .collect();
     let cuts: Vec<Extent> = (0..stitched.cuts.len())
         .map(|cut| {
@@ -76,10 +78,12 @@ fn run(segment: &Segment, number: usize, path: &Path, image: &[f32]) -> (Extents
     let mut tensors = float::run(&nodes, &segment.tensors, segment.input, image);
     let extents = tensors
         .iter()
-        .map(|values| values.iter().fold(Extent { min: 0.0, max: 0.0 }, |extent, &value| Extent {
-            min: extent.min.min(value),
-            max: extent.max.max(value),
-        }))
+        .map(|values| {
+            values.iter().fold(Extent { min: 0.0, max: 0.0 }, |extent, &value| Extent {
+                min: extent.min.min(value),
+                max: extent.max.max(value),
+            })
+        })
         .collect();
     (extents, tensors.swap_remove(segment.output))
 }

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use plan::layout::{ARENA_ALIGN, NO_TENSOR, SHARED};
-use plan::{Config, Cut, CutId, ImageWriter, Meta, OpId, Overlay, Range, Segment, SegmentId, SegmentKind, Tensor, TensorId};
+use plan::{
+    Config, Cut, CutId, ImageWriter, Meta, OpId, Overlay, Range, Segment, SegmentId, SegmentKind, Tensor, TensorId,
+};
 
 use crate::cost::CostModel;
 use crate::error::Error;
@@ -156,7 +158,8 @@ fn emit_segment(
     for (op, scratch) in segment.ops.iter().zip(&placement.scratch) {
         let mut record = op.record;
         let local = |id: TensorId| if id.0 == NO_TENSOR { id } else { TensorId(first_tensor + id.0) };
-        (record.input, record.input2, record.output) = (local(record.input), local(record.input2), local(record.output));
+        (record.input, record.input2, record.output) =
+            (local(record.input), local(record.input2), local(record.output));
         if let Some(offset) = *scratch {
             record.scratch = TensorId(count("tensors", data.writer.tensors.len())?);
             // Scratch is bytes; a long one is written as rows.
@@ -197,7 +200,13 @@ fn emit_segment(
     Ok(())
 }
 
-fn emit_path(data: &mut Data, placed: &Placed, number: usize, path: &IntegerPath, measured: &Measured) -> Result<(), Error> {
+fn emit_path(
+    data: &mut Data,
+    placed: &Placed,
+    number: usize,
+    path: &IntegerPath,
+    measured: &Measured,
+) -> Result<(), Error> {
     let records: Vec<Segment> = path.segments.iter().map(|&segment| data.writer.segments[segment]).collect();
     let first_overlay = count("overlays", data.writer.overlays.len())?;
     let mut overlay_bytes = 0;

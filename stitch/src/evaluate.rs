@@ -47,7 +47,9 @@ pub fn integer_scores(image: &Image<'_>, images: &ImageSet, advance: &(dyn Fn() 
             },
         )
         .collect::<Result<_, _>>()?;
-    Ok((0..configs).map(|config| in_ten_thousand(classes.iter().filter(|right| right[config]).count(), images.len())).collect())
+    Ok((0..configs)
+        .map(|config| in_ten_thousand(classes.iter().filter(|right| right[config]).count(), images.len()))
+        .collect())
 }
 
 /// Whether each config recognises one image.
@@ -74,7 +76,12 @@ fn in_ten_thousand(right: usize, of: usize) -> u16 {
 
 /// The same of the float paths, corrections included. `normalised` holds one `[H, W, C]` per image.
 #[must_use]
-pub fn float_scores(stitched: &Stitched, normalised: &[Vec<f32>], labels: &[u16], advance: &(dyn Fn() + Sync)) -> Vec<u16> {
+pub fn float_scores(
+    stitched: &Stitched,
+    normalised: &[Vec<f32>],
+    labels: &[u16],
+    advance: &(dyn Fn() + Sync),
+) -> Vec<u16> {
     let nodes: Vec<_> = stitched.paths.iter().map(|path| corrected(stitched, path)).collect();
     let right: Vec<Vec<bool>> = normalised
         .par_iter()

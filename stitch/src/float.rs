@@ -128,7 +128,10 @@ pub(crate) fn product(a: Matrix<'_>, b: Matrix<'_>, c: &mut [f32], c_pitch: usiz
 
 fn view<'a>(matrix: &Matrix<'a>) -> Result<ndarray::ArrayView2<'a, f32>, ndarray::ShapeError> {
     let strides = (matrix.pitch[0], matrix.pitch[1]);
-    ndarray::ArrayView2::from_shape(ndarray::ShapeBuilder::strides((matrix.rows, matrix.columns), strides), matrix.values)
+    ndarray::ArrayView2::from_shape(
+        ndarray::ShapeBuilder::strides((matrix.rows, matrix.columns), strides),
+        matrix.values,
+    )
 }
 
 fn pool(

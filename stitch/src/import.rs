@@ -72,7 +72,8 @@ pub fn import(name: &str, bytes: &[u8]) -> Result<Graph, Error> {
 /// `[1 or N, C, H, W]` as `[H, W, C]`.
 fn input_shape(input: &pb::ValueInfoProto) -> Result<[usize; 3], String> {
     use pb::tensor_shape_proto::dimension::Value::DimValue;
-    let Some(pb::type_proto::Value::TensorType(tensor)) = input.r#type.as_ref().and_then(|kind| kind.value.as_ref()) else {
+    let Some(pb::type_proto::Value::TensorType(tensor)) = input.r#type.as_ref().and_then(|kind| kind.value.as_ref())
+    else {
         return Err("not a tensor".into());
     };
     let dims: Vec<Option<i64>> = tensor
@@ -84,7 +85,9 @@ fn input_shape(input: &pb::ValueInfoProto) -> Result<[usize; 3], String> {
             _ => None,
         })
         .collect();
-    let sizes = |value: Option<i64>| value.and_then(|value| usize::try_from(value).ok()).filter(|&value| (1..=LARGEST).contains(&value));
+    let sizes = |value: Option<i64>| {
+        value.and_then(|value| usize::try_from(value).ok()).filter(|&value| (1..=LARGEST).contains(&value))
+    };
     match dims[..] {
         [None | Some(1), channels, height, width] => match (sizes(height), sizes(width), sizes(channels)) {
             (Some(height), Some(width), Some(channels)) => Ok([height, width, channels]),
@@ -123,7 +126,8 @@ impl Attributes<'_> {
 
 impl Import<'_> {
     fn refuse(&self, node: &pb::NodeProto, detail: impl Into<String>) -> Error {
-        let name = if node.name.is_empty() { node.output.first().cloned().unwrap_or_default() } else { node.name.clone() };
+        let name =
+            if node.name.is_empty() { node.output.first().cloned().unwrap_or_default() } else { node.name.clone() };
         Error::Unsupported { anchor: self.anchor.into(), node: name, op: node.op_type.clone(), detail: detail.into() }
     }
 
@@ -153,9 +157,13 @@ impl Import<'_> {
                 Ok(Value::Floats { dims, values })
             }
             INT64 if raw.is_empty() => Ok(Value::Integers(tensor.int64_data.clone())),
-            INT64 => Ok(Value::Integers(raw.as_chunks::<8>().0.iter().map(|chunk| i64::from_le_bytes(*chunk)).collect())),
+            INT64 => {
+                Ok(Value::Integers(raw.as_chunks::<8>().0.iter().map(|chunk| i64::from_le_bytes(*chunk)).collect()))
+            }
             INT32 if raw.is_empty() => Ok(Value::Integers(tensor.int32_data.iter().map(|&v| v.into()).collect())),
-            INT32 => Ok(Value::Integers(raw.as_chunks::<4>().0.iter().map(|c| i32::from_le_bytes(*c).into()).collect())),
+            INT32 => {
+                Ok(Value::Integers(raw.as_chunks::<4>().0.iter().map(|c| i32::from_le_bytes(*c).into()).collect()))
+            }
             BOOL if raw.is_empty() => Ok(Value::Integers(tensor.int32_data.iter().map(|&v| v.into()).collect())),
             BOOL => Ok(Value::Integers(raw.iter().map(|&v| v.into()).collect())),
             other => Err(wrong(format!("element type {other}; float32 and int64 are supported"))),
@@ -202,13 +210,21 @@ impl Import<'_> {
         }
     }
 
-    fn push(&mut self, node: &pb::NodeProto, op: Op, inputs: Vec<usize>, shape: [usize; 3], flat: bool) -> Result<(), Error> {
+    fn push(
+        &mut self,
+        node: &pb::NodeProto,
+        op: Op,
+        inputs: Vec<usize>,
+        shape: [usize; 3],
+        flat: bool,
+    ) -> Result<(), Error> {
         if shape.iter().any(|&side| side == 0 || side > LARGEST) {
             return Err(self.refuse(node, format!("a map of {shape:?}; sides from 1 to {LARGEST} are supported")));
         }
         let tensor = self.graph.tensors.len();
         self.graph.tensors.push(shape);
-        let name = if node.name.is_empty() { node.output.first().cloned().unwrap_or_default() } else { node.name.clone() };
+        let name =
+            if node.name.is_empty() { node.output.first().cloned().unwrap_or_default() } else { node.name.clone() };
         self.graph.nodes.push(Node { name, op, inputs, output: tensor });
         self.bind(node, Value::Map { tensor, flat });
         Ok(())
@@ -238,7 +254,9 @@ impl Import<'_> {
                 };
                 let clamp = Clamp { min: bound(1, "min", f32::NEG_INFINITY)?, max: bound(2, "max", f32::INFINITY)? };
                 if !(clamp.min <= clamp.max) {
-                    return Err(self.refuse(node, format!("min {}, max {}; min up to max is expected", clamp.min, clamp.max)));
+                    return Err(
+                        self.refuse(node, format!("min {}, max {}; min up to max is expected", clamp.min, clamp.max))
+                    );
                 }
                 self.clamp(node, clamp)
             }
@@ -270,7 +288,12 @@ impl Import<'_> {
         }
     }
 
-    fn window(&self, node: &pb::NodeProto, kernel: [usize; 2], [height, width, _]: [usize; 3]) -> Result<Window, Error> {
+    fn window(
+        &self,
+        node: &pb::NodeProto,
+        kernel: [usize; 2],
+        [height, width, _]: [usize; 3],
+    ) -> Result<Window, Error> {
         let attributes = Attributes(node);
         let pair = |name: &str| -> Result<[usize; 2], Error> {
             match attributes.integers(name).as_deref() {
@@ -291,10 +314,14 @@ impl Import<'_> {
         let pad = match attributes.text("auto_pad", "NOTSET").as_str() {
             "NOTSET" => match attributes.integers("pads").as_deref() {
                 None => [0; 4],
-                Some(&[top, left, bottom, right]) if [top, left, bottom, right].iter().all(|pad| (0..=LARGEST as i64).contains(pad)) => {
+                Some(&[top, left, bottom, right])
+                    if [top, left, bottom, right].iter().all(|pad| (0..=LARGEST as i64).contains(pad)) =>
+                {
                     [top as usize, left as usize, bottom as usize, right as usize]
                 }
-                Some(other) => return Err(self.refuse(node, format!("pads = {other:?}; four numbers from 0 are expected"))),
+                Some(other) => {
+                    return Err(self.refuse(node, format!("pads = {other:?}; four numbers from 0 are expected")));
+                }
             },
             "VALID" => [0; 4],
             same @ ("SAME_UPPER" | "SAME_LOWER") => {
@@ -311,7 +338,12 @@ impl Import<'_> {
         Ok(Window { kernel, stride, pad })
     }
 
-    fn windowed(&self, node: &pb::NodeProto, window: &Window, [height, width, _]: [usize; 3]) -> Result<[usize; 2], Error> {
+    fn windowed(
+        &self,
+        node: &pb::NodeProto,
+        window: &Window,
+        [height, width, _]: [usize; 3],
+    ) -> Result<[usize; 2], Error> {
         let fits = window.output(height, width).filter(|sides| sides.iter().all(|&side| side > 0));
         fits.ok_or_else(|| self.refuse(node, format!("a window {window:?} does not fit a map of {height}x{width}")))
     }
@@ -321,11 +353,14 @@ impl Import<'_> {
         let shape = self.graph.tensors[input];
         let (dims, values) = self.floats(node, 1)?;
         let &[outputs, inputs, rows, columns] = dims else {
-            return Err(self.refuse(node, format!("weights of shape {dims:?}; only two-dimensional windows are supported")));
+            return Err(
+                self.refuse(node, format!("weights of shape {dims:?}; only two-dimensional windows are supported"))
+            );
         };
         let groups = usize::try_from(Attributes(node).integer("group", 1)).unwrap_or(0);
         if groups == 0 || inputs.checked_mul(groups) != Some(shape[2]) || outputs % groups != 0 || values.is_empty() {
-            let detail = format!("{groups} groups of {inputs} input channels for a map of {} and {outputs} outputs", shape[2]);
+            let detail =
+                format!("{groups} groups of {inputs} input channels for a map of {} and {outputs} outputs", shape[2]);
             return Err(self.refuse(node, detail));
         }
         let mut weights = Array4::zeros([outputs, rows, columns, inputs]);
@@ -358,7 +393,8 @@ impl Import<'_> {
             Err(self.refuse(node, format!("input {operand} has {} values for {} channels", values.len(), shape[2])))
         };
         let (gamma, beta, mean, variance) = (table(1)?, table(2)?, table(3)?, table(4)?);
-        let factor: Vec<f32> = gamma.iter().zip(&variance).map(|(gamma, variance)| gamma / (variance + epsilon).sqrt()).collect();
+        let factor: Vec<f32> =
+            gamma.iter().zip(&variance).map(|(gamma, variance)| gamma / (variance + epsilon).sqrt()).collect();
         let offset: Vec<f32> =
             beta.iter().zip(mean.iter().zip(&factor)).map(|(beta, (mean, factor))| beta - mean * factor).collect();
         if factor.iter().chain(&offset).any(|value| !value.is_finite()) {
@@ -389,7 +425,8 @@ impl Import<'_> {
                 _ => false,
             };
             if !aligned {
-                let detail = format!("a constant of shape {dims:?} for a map of {} channels; one value a channel", shape[2]);
+                let detail =
+                    format!("a constant of shape {dims:?} for a map of {} channels; one value a channel", shape[2]);
                 return Err(self.refuse(node, detail));
             }
             let offset = offset.to_vec();
@@ -399,7 +436,8 @@ impl Import<'_> {
         let ((a, flat), (b, other_flat)) = (self.map(node, 0)?, self.map(node, 1)?);
         let (shape, other) = (self.graph.tensors[a], self.graph.tensors[b]);
         if shape != other || flat != other_flat {
-            return Err(self.refuse(node, format!("maps of {shape:?} and {other:?}, flat or not; broadcasting is not supported")));
+            return Err(self
+                .refuse(node, format!("maps of {shape:?} and {other:?}, flat or not; broadcasting is not supported")));
         }
         self.push(node, Op::Add { clamp: Clamp::NONE }, vec![a, b], shape, flat)?;
         Ok(())
@@ -548,7 +586,9 @@ impl Import<'_> {
         else {
             return Err(self.refuse(node, format!("pads = {pads:?}; eight numbers, none for the batch, are expected")));
         };
-        let side = |side: usize, pads: [i64; 2]| usize::try_from(side as i64 + pads[0] + pads[1]).ok().filter(|&side| side > 0);
+        let side = |side: usize, pads: [i64; 2]| {
+            usize::try_from(side as i64 + pads[0] + pads[1]).ok().filter(|&side| side > 0)
+        };
         let sides = (side(height, [top, bottom]), side(width, [left, right]), side(channels, [channel, channel_end]));
         let (Some(height), Some(width), Some(channels)) = sides else {
             return Err(self.refuse(node, format!("pads = {pads:?} leave nothing")));
@@ -644,7 +684,9 @@ impl Import<'_> {
         };
         let whole = |factor: f32| factor >= 1.0 && factor.fract() == 0.0 && factor <= 255.0;
         if batch != 1.0 || channel != 1.0 || !whole(rows) || !whole(columns) {
-            return Err(self.refuse(node, format!("factors {factors:?}; whole ones for rows and columns are supported")));
+            return Err(
+                self.refuse(node, format!("factors {factors:?}; whole ones for rows and columns are supported"))
+            );
         }
         let repeat = [rows as usize, columns as usize];
         let op = Op::Move { origin: [0; 3], step: [1; 2], repeat, clamp: Clamp::NONE };

@@ -41,7 +41,12 @@ pub struct Options {
 ///
 /// # Errors
 /// [`Error::TooFewImages`]; [`Error::Stage`] if activations are not finite.
-pub fn learn(blocks: &Blocks, images: &[Vec<f32>], options: Options, advance: &(dyn Fn() + Sync)) -> Result<Stitched, Error> {
+pub fn learn(
+    blocks: &Blocks,
+    images: &[Vec<f32>],
+    options: Options,
+    advance: &(dyn Fn() + Sync),
+) -> Result<Stitched, Error> {
     if images.len() < MIN_IMAGES {
         return Err(Error::TooFewImages { stage: "learn", found: images.len(), needed: MIN_IMAGES });
     }

@@ -78,7 +78,8 @@ pub fn graphs(spec: &FamilySpec) -> Result<Vec<Graph>, Error> {
     spec.anchors
         .iter()
         .map(|anchor| {
-            let bytes = std::fs::read(&anchor.file).map_err(|source| Error::File { path: anchor.file.clone(), source })?;
+            let bytes =
+                std::fs::read(&anchor.file).map_err(|source| Error::File { path: anchor.file.clone(), source })?;
             simplify::simplify(import::import(&anchor.name, &bytes)?)
         })
         .collect()
@@ -171,7 +172,9 @@ fn check_shapes(spec: &FamilySpec, graphs: &[Graph]) -> Result<(), Error> {
         let (input, output) = (graph.tensors[graph.input], graph.tensors[graph.output]);
         if input != described {
             let name = &graph.name;
-            return Err(Error::Family(format!("the input of `{name}` is {input:?} [H, W, C], [input] says {described:?}")));
+            return Err(Error::Family(format!(
+                "the input of `{name}` is {input:?} [H, W, C], [input] says {described:?}"
+            )));
         }
         let classes = output.iter().product::<usize>();
         if classes != spec.labels.len() {

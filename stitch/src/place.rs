@@ -53,7 +53,8 @@ fn segment_placement(segment: &IntegerSegment) -> Result<Placement, Error> {
     let mut buffers = vec![];
     for (tensor, (shape, _)) in segment.tensors.iter().enumerate() {
         let writes = |op: &crate::network::IntegerOp| op.record.output.index() == tensor;
-        let reads = |op: &crate::network::IntegerOp| op.record.input.index() == tensor || op.record.input2.index() == tensor;
+        let reads =
+            |op: &crate::network::IntegerOp| op.record.input.index() == tensor || op.record.input2.index() == tensor;
         let first = if tensor == segment.input { 0 } else { segment.ops.iter().position(writes).unwrap_or(0) };
         let last = segment.ops.iter().rposition(|op| reads(op) || writes(op)).unwrap_or(first);
         let last = if tensor == segment.output { ops - 1 } else { last };

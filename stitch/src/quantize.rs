@@ -249,13 +249,8 @@ fn integer_op(
     let narrow = Narrow { node: &node.name };
     let (from, to) = (tensors[input].1, tensors[node.output].1);
     let (min, max) = bounds(node.op.clamp(), to);
-    let mut record = plan::Op {
-        min,
-        max,
-        input: TensorId(narrow.u16(input)?),
-        output: TensorId(narrow.u16(node.output)?),
-        ..EMPTY
-    };
+    let mut record =
+        plan::Op { min, max, input: TensorId(narrow.u16(input)?), output: TensorId(narrow.u16(node.output)?), ..EMPTY };
     let mut weights = None;
     let mut scratch_bytes = 0;
     match &node.op {
@@ -272,7 +267,15 @@ fn integer_op(
                     scratch_bytes = 0;
                 }
             }
-            weights = Some(conv_weights(values, bias, &weight_scales(values, largest, from), depthwise, from, to, &node.name)?);
+            weights = Some(conv_weights(
+                values,
+                bias,
+                &weight_scales(values, largest, from),
+                depthwise,
+                from,
+                to,
+                &node.name,
+            )?);
         }
         Op::Add { .. } => {
             record.kind = OpKind::Add;

@@ -51,7 +51,9 @@ fn fold_scale(graph: &mut Graph) -> bool {
         let Op::Scale { factor, offset } = graph.nodes[position].op.clone() else { continue };
         let Some(source) = sole_source(graph, position) else { continue };
         let Op::Conv { weights, bias, clamp: Clamp::NONE, .. } = &mut graph.nodes[source].op else { continue };
-        for ((mut weights, bias), (factor, offset)) in weights.outer_iter_mut().zip(bias).zip(factor.iter().zip(&offset)) {
+        for ((mut weights, bias), (factor, offset)) in
+            weights.outer_iter_mut().zip(bias).zip(factor.iter().zip(&offset))
+        {
             weights *= *factor;
             *bias = *bias * factor + offset;
         }
@@ -101,12 +103,14 @@ fn merge_pad(graph: &mut Graph) -> bool {
         let Op::Conv { window, .. } = &graph.nodes[position].op else { continue };
         let window = *window;
         let Some(source) = sole_source(graph, position) else { continue };
-        let Op::Move { origin: [top, left, 0], step: [1, 1], repeat: [1, 1], clamp: Clamp::NONE } = graph.nodes[source].op
+        let Op::Move { origin: [top, left, 0], step: [1, 1], repeat: [1, 1], clamp: Clamp::NONE } =
+            graph.nodes[source].op
         else {
             continue;
         };
         let input = graph.nodes[source].inputs[0];
-        let ([height, width, channels], [tall, wide, same]) = (graph.tensors[input], graph.tensors[graph.nodes[source].output]);
+        let ([height, width, channels], [tall, wide, same]) =
+            (graph.tensors[input], graph.tensors[graph.nodes[source].output]);
         let added = [-top, -left, tall as isize - height as isize + top, wide as isize - width as isize + left];
         let mut pad = window.pad;
         for (pad, added) in pad.iter_mut().zip(added) {

@@ -5,9 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use stitch::error::Error;
-use stitch::graph::{Graph, Op};
 use stitch::images::ImageSet;
-use stitch::{family, float_judge, import, simplify};
+use stitch::{family, float, float_judge, import, simplify};
 
 /// A protobuf message, written by hand: enough of ONNX for small models.
 #[derive(Clone, Default)]
@@ -39,7 +38,11 @@ impl Message {
 
 fn tensor(name: &str, dims: &[i64], values: &[f32]) -> Message {
     let raw: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-    dims.iter().fold(Message::default(), |message, &dim| message.int(1, dim)).int(2, 1).bytes(8, name.as_bytes()).bytes(9, &raw)
+    dims.iter()
+        .fold(Message::default(), |message, &dim| message.int(1, dim))
+        .int(2, 1)
+        .bytes(8, name.as_bytes())
+        .bytes(9, &raw)
 }
 
 fn integers(name: &str, values: &[i64]) -> Message {
@@ -162,7 +165,9 @@ fn weights_that_are_not_finite_are_named() {
         let mut values = noise(54, 1);
         values[7] = value;
         match import::import("tiny", &model(&MAP, &[tensor("w", &[2, 3, 3, 3], &values)], &[conv(&[])])) {
-            Err(Error::NotFinite { anchor, tensor, index, .. }) => assert_eq!((&*anchor, &*tensor, index), ("tiny", "w", 7)),
+            Err(Error::NotFinite { anchor, tensor, index, .. }) => {
+                assert_eq!((&*anchor, &*tensor, index), ("tiny", "w", 7))
+            }
             other => panic!("{other:?}"),
         }
     }
@@ -190,62 +195,6 @@ fn bytes_that_are_no_model_are_refused_without_a_panic() {
     assert!(import::import("tiny", &model(&MAP, &[huge], &[conv(&[])])).is_err());
 }
 
-/// Result of a graph of convolutions, straight sums.
-fn evaluate(graph: &Graph, input: &[f32]) -> Vec<f32> {
-    let mut maps = vec![vec![]; graph.tensors.len()];
-    maps[graph.input] = input.to_vec();
-    for node in &graph.nodes {
-        let [height, width, channels] = graph.tensors[node.output];
-        let [tall, wide, depth] = graph.tensors[node.inputs[0]];
-        let first = &maps[node.inputs[0]];
-        let mut result = vec![0.0; height * width * channels];
-        for (index, value) in result.iter_mut().enumerate() {
-            let (y, x, c) = (index / channels / width, index / channels % width, index % channels);
-            let at = |y: usize, x: usize, c: usize| {
-                if y < tall && x < wide && c < depth { Some(first[(y * wide + x) * depth + c]) } else { None }
-            };
-            let sum = match &node.op {
-                Op::Conv { weights, bias, window, groups, .. } => {
-                    let group = c / (channels / groups) * (depth / groups);
-                    let mut sum = bias[c];
-                    for ((o, dy, dx, i), weight) in weights.indexed_iter() {
-                        let y = (y * window.stride[0] + dy).wrapping_sub(window.pad[0]);
-                        let x = (x * window.stride[1] + dx).wrapping_sub(window.pad[1]);
-                        sum += if o == c { weight * at(y, x, group + i).unwrap_or(0.0) } else { 0.0 };
-                    }
-                    sum
-                }
-                Op::Add { .. } => first[index] + maps[node.inputs[1]][index],
-                Op::Pool { kind, window, .. } => {
-                    let places = (0..window.kernel[0] * window.kernel[1]).map(|k| {
-                        let (dy, dx) = (k / window.kernel[1], k % window.kernel[1]);
-                        let y = (y * window.stride[0] + dy).wrapping_sub(window.pad[0]);
-                        at(y, (x * window.stride[1] + dx).wrapping_sub(window.pad[1]), c)
-                    });
-                    match kind {
-                        stitch::graph::PoolKind::Max => places.flatten().fold(f32::NEG_INFINITY, f32::max),
-                        stitch::graph::PoolKind::Average => {
-                            places.flatten().sum::<f32>() / (window.kernel[0] * window.kernel[1]) as f32
-                        }
-                    }
-                }
-                Op::Move { origin, step, repeat, .. } => {
-                    let place = |out: usize, axis: usize| (out * step[axis] / repeat[axis]).wrapping_add_signed(origin[axis]);
-                    at(place(y, 0), place(x, 1), c.wrapping_add_signed(origin[2])).unwrap_or(0.0)
-                }
-                Op::Concat { .. } => {
-                    let row = |input: &usize| maps[*input].chunks(graph.tensors[*input][2]).nth(y * width + x);
-                    node.inputs.iter().filter_map(row).flatten().nth(c).copied().unwrap_or(f32::NAN)
-                }
-                Op::Scale { .. } => panic!("left by simplify"),
-            };
-            *value = node.op.clamp().apply(sum);
-        }
-        maps[node.output] = result;
-    }
-    maps.swap_remove(graph.output)
-}
-
 /// Checks that a model computes what the judge computes, on two images. Maps compare channels first, as ONNX has them.
 fn judged(name: &str, bytes: &[u8]) {
     let graph = import::import(name, bytes).and_then(simplify::simplify).unwrap_or_else(|error| panic!("{error}"));
@@ -254,7 +203,7 @@ fn judged(name: &str, bytes: &[u8]) {
     let images = noise(2 * size, 5);
     let expected = float_judge::outputs(bytes, &images, shape).unwrap_or_else(|error| panic!("{name}: {error}"));
     for (image, expected) in images.chunks(size).zip(&expected) {
-        let found = evaluate(&graph, image);
+        let found = float::output(&graph, image);
         let [height, width, channels] = graph.tensors[graph.output];
         assert_eq!(found.len(), expected.len(), "{name}");
         let largest = expected.iter().fold(1.0_f32, |largest, value| largest.max(value.abs()));
@@ -315,7 +264,8 @@ fn dense_layers_read_features_in_the_order_of_onnx() {
 
 #[test]
 fn batch_norm_and_relu_fold_into_the_convolution() {
-    let table = |name, seed| tensor(name, &[2], &noise(2, seed).iter().map(|value| value.abs() + 0.5).collect::<Vec<_>>());
+    let table =
+        |name, seed| tensor(name, &[2], &noise(2, seed).iter().map(|value| value.abs() + 0.5).collect::<Vec<_>>());
     let tensors = [weights(), table("g", 2), table("b", 3), table("m", 4), table("v", 5)];
     let nodes = [
         node("Conv", &["x", "w"], "c", &[]),
@@ -324,7 +274,8 @@ fn batch_norm_and_relu_fold_into_the_convolution() {
     ];
     let bytes = model(&MAP, &tensors, &nodes);
     judged("batch norm", &bytes);
-    let graph = import::import("batch norm", &bytes).and_then(simplify::simplify).unwrap_or_else(|error| panic!("{error}"));
+    let graph =
+        import::import("batch norm", &bytes).and_then(simplify::simplify).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(graph.nodes.len(), 1, "{graph}");
 }
 
@@ -386,7 +337,8 @@ fn sheets_are_cut_into_tiles_and_faults_are_named() {
         let pixels: Vec<u8> = (0..columns * rows * 3).map(|index| start.wrapping_add(index as u8)).collect();
         encoder.write_header().and_then(|mut writer| writer.write_image_data(&pixels)).expect("a picture is written");
     };
-    let labels = |text: &str| fs::write(folder.join("labels.txt"), text).expect("the folder of the tests can be written");
+    let labels =
+        |text: &str| fs::write(folder.join("labels.txt"), text).expect("the folder of the tests can be written");
     let read = || ImageSet::read(&folder, [1, 2, 3], 3);
     let fault = |part: &str| {
         let error = read().expect_err(part).to_string();
@@ -398,7 +350,10 @@ fn sheets_are_cut_into_tiles_and_faults_are_named() {
     assert!(matches!(read(), Err(Error::File { .. })));
     labels("0\n1\n2\n1\n0\n");
     let set = read().unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!((set.len(), set.image(1), set.image(4)), (5, &[6, 7, 8, 9, 10, 11][..], &[100, 101, 102, 103, 104, 105][..]));
+    assert_eq!(
+        (set.len(), set.image(1), set.image(4)),
+        (5, &[6, 7, 8, 9, 10, 11][..], &[100, 101, 102, 103, 104, 105][..])
+    );
     assert_eq!(set.normalised(&[0.0, 0.5, 0.0], &[1.0, 0.5, 2.0])[..2], [0.0, (1.0 / 255.0 - 0.5) / 0.5]);
     assert_eq!(set.first(2).labels, [0, 1]);
     labels("0\n1\n");

@@ -89,9 +89,8 @@ impl Moments {
     pub fn solve(&self, ridge: f64) -> Linear {
         let rows = self.rows.max(1) as f64;
         let (mean_x, mean_y) = (&self.x / rows, &self.y / rows);
-        let outer = |a: &Array1<f64>, b: &Array1<f64>| {
-            Array2::from_shape_fn((a.len(), b.len()), |(i, j)| a[i] * b[j] * rows)
-        };
+        let outer =
+            |a: &Array1<f64>, b: &Array1<f64>| Array2::from_shape_fn((a.len(), b.len()), |(i, j)| a[i] * b[j] * rows);
         let mut covariance = &self.xx - &outer(&mean_x, &mean_x);
         let cross = &self.xy - &outer(&mean_x, &mean_y);
         // Sums of squares, not central ones: they carry the rounding error that a pivot is compared with.

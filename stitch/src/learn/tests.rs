@@ -97,7 +97,10 @@ fn a_stitch_to_the_same_weights_is_the_identity() {
     assert!(weights.iter().chain(bias).all(|value| value.is_finite()));
     for ((output, _, _, input), &weight) in weights.indexed_iter() {
         let expected = f32::from(u8::from(output == input));
-        assert!((weight - expected).abs() < 1e-4 || weights[[output, 0, 0, output]] == 0.0, "{output} {input} {weight}");
+        assert!(
+            (weight - expected).abs() < 1e-4 || weights[[output, 0, 0, output]] == 0.0,
+            "{output} {input} {weight}"
+        );
     }
     assert!(stitched.paths.iter().all(|path| path.corrections.is_empty()));
 }

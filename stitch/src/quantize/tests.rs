@@ -115,8 +115,16 @@ fn every_op_is_within_its_roundings_of_float() {
     let cases = [
         Case { name: "conv", ops: vec![(conv(random, [3, 5], strided, 1, Clamp::NONE), vec![0], [5, 4, 5])], steps: 1 },
         Case { name: "relu6", ops: vec![(conv(random, [3, 5], strided, 1, relu6), vec![0], [5, 4, 5])], steps: 1 },
-        Case { name: "depthwise", ops: vec![(conv(random, [3, 3], strided, 3, Clamp::RELU), vec![0], [5, 4, 3])], steps: 1 },
-        Case { name: "groups", ops: vec![(conv(random, [3, 6], strided, 3, Clamp::NONE), vec![0], [5, 4, 6])], steps: 1 },
+        Case {
+            name: "depthwise",
+            ops: vec![(conv(random, [3, 3], strided, 3, Clamp::RELU), vec![0], [5, 4, 3])],
+            steps: 1,
+        },
+        Case {
+            name: "groups",
+            ops: vec![(conv(random, [3, 6], strided, 3, Clamp::NONE), vec![0], [5, 4, 6])],
+            steps: 1,
+        },
         Case {
             name: "dense",
             ops: vec![{
@@ -138,8 +146,16 @@ fn every_op_is_within_its_roundings_of_float() {
         // From here on, moves lead from cut to cut and are rescaled.
         Case { name: "max", ops: vec![(pool(PoolKind::Max, strided), vec![0], [5, 4, 3])], steps: 1 },
         Case { name: "clamp", ops: vec![(slice([0; 3], [1; 2], [1; 2], relu6), vec![0], INPUT)], steps: 1 },
-        Case { name: "pad and slice", ops: vec![(slice([-1, -2, 1], [2, 1], [1; 2], Clamp::RELU), vec![0], [6, 9, 4])], steps: 1 },
-        Case { name: "resize", ops: vec![(slice([0; 3], [1; 2], [2; 2], Clamp::RELU), vec![0], [18, 16, 3])], steps: 1 },
+        Case {
+            name: "pad and slice",
+            ops: vec![(slice([-1, -2, 1], [2, 1], [1; 2], Clamp::RELU), vec![0], [6, 9, 4])],
+            steps: 1,
+        },
+        Case {
+            name: "resize",
+            ops: vec![(slice([0; 3], [1; 2], [2; 2], Clamp::RELU), vec![0], [18, 16, 3])],
+            steps: 1,
+        },
         Case {
             name: "concat",
             ops: vec![
@@ -174,7 +190,11 @@ fn mixed(random: &mut Random) -> Vec<(Op, Vec<usize>, [usize; 3])> {
         (conv(random, [16, 8], same, 2, Clamp::RELU), vec![7], half),
         (slice([0; 3], [1; 2], [2; 2]), vec![8], [4, 4, 8]),
         (slice([-1, 0, 2], [2, 1], [1; 2]), vec![9], [2, 4, 8]),
-        (conv(random, [8, 4], Window { kernel: [2, 4], stride: [1; 2], pad: [0; 4] }, 1, Clamp::NONE), vec![10], [1, 1, 4]),
+        (
+            conv(random, [8, 4], Window { kernel: [2, 4], stride: [1; 2], pad: [0; 4] }, 1, Clamp::NONE),
+            vec![10],
+            [1, 1, 4],
+        ),
     ]
 }
 

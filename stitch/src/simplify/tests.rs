@@ -51,7 +51,9 @@ fn evaluate(graph: &Graph, input: &[f32]) -> Vec<f32> {
                     let [rows, columns] = window.kernel;
                     let values = (0..rows * columns).map(|k| source(window, k / columns, k % columns, c));
                     match kind {
-                        PoolKind::Average => values.map(|value| value.unwrap_or(0.0)).sum::<f32>() / (rows * columns) as f32,
+                        PoolKind::Average => {
+                            values.map(|value| value.unwrap_or(0.0)).sum::<f32>() / (rows * columns) as f32
+                        }
                         PoolKind::Max => values.flatten().fold(f32::NEG_INFINITY, f32::max),
                     }
                 }
@@ -83,7 +85,8 @@ fn graph(tensors: &[[usize; 3]], nodes: Vec<(Op, &[usize])>) -> Graph {
 }
 
 fn conv(outputs: usize, inputs: usize, kernel: usize, stride: usize, pad: usize) -> Op {
-    let weights = Array4::from_shape_vec([outputs, kernel, kernel, inputs], noise(outputs * kernel * kernel * inputs, 1));
+    let weights =
+        Array4::from_shape_vec([outputs, kernel, kernel, inputs], noise(outputs * kernel * kernel * inputs, 1));
     let window = Window { kernel: [kernel; 2], stride: [stride; 2], pad: [pad; 4] };
     Op::Conv { weights: weights.expect("shape"), bias: noise(outputs, 2), window, groups: 1, clamp: Clamp::NONE }
 }
@@ -120,11 +123,7 @@ fn batch_norm_folds_into_the_convolution() {
 
 #[test]
 fn batch_norm_of_a_shared_convolution_becomes_depthwise() {
-    let nodes = vec![
-        (conv(4, 3, 1, 1, 0), &[0][..]),
-        (scale(4), &[1]),
-        (Op::Add { clamp: Clamp::NONE }, &[1, 2]),
-    ];
+    let nodes = vec![(conv(4, 3, 1, 1, 0), &[0][..]), (scale(4), &[1]), (Op::Add { clamp: Clamp::NONE }, &[1, 2])];
     let (simple, names) = check(graph(&[[4, 4, 3], [4, 4, 4], [4, 4, 4], [4, 4, 4]], nodes));
     assert_eq!(names, ["conv", "conv", "add"]);
     assert!(matches!(simple.nodes[1].op, Op::Conv { groups: 4, .. }));

@@ -36,8 +36,7 @@ impl Random {
 }
 
 /// Numbers at which code breaks.
-const EDGES: [u32; 16] =
-    [0, 1, 2, 3, 4, 15, 16, 17, 127, 128, 255, 256, 0x7fff, 0xffff, 0x7fff_ffff, 0xffff_ffff];
+const EDGES: [u32; 16] = [0, 1, 2, 3, 4, 15, 16, 17, 127, 128, 255, 256, 0x7fff, 0xffff, 0x7fff_ffff, 0xffff_ffff];
 
 /// Changes `bytes` in one to four places: a bit, a field set to an edge or moved by one, a field copied from
 /// elsewhere, and now and then the length.
