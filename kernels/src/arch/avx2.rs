@@ -2,12 +2,12 @@
 #![allow(unsafe_code)]
 
 use core::arch::x86_64::{
-    __cpuid, __cpuid_count, __m128i, __m256i, _mm_add_epi32, _mm_cvtepi8_epi16, _mm_cvtsi32_si128, _mm_cvtsi64_si128,
-    _mm_cvtsi128_si32, _mm_hadd_epi32, _mm_madd_epi16, _mm_set1_epi32, _mm_setr_epi32, _mm_setzero_si128,
-    _mm_shuffle_epi8, _mm_storeu_si128, _mm256_add_epi32, _mm256_add_epi64, _mm256_blendv_epi8, _mm256_castsi256_si128,
+    __cpuid, __cpuid_count, __m128i, __m256i, _mm_add_epi32, _mm_cvtsi32_si128, _mm_cvtsi128_si32, _mm_set1_epi32,
+    _mm_setr_epi32, _mm_shuffle_epi8, _mm256_add_epi32, _mm256_add_epi64, _mm256_blendv_epi8, _mm256_castsi256_si128,
     _mm256_cmpgt_epi64, _mm256_cvtepi8_epi16, _mm256_cvtepi32_epi64, _mm256_cvtepu8_epi64, _mm256_extracti128_si256,
-    _mm256_madd_epi16, _mm256_mul_epi32, _mm256_permutevar8x32_epi32, _mm256_set1_epi64x, _mm256_setr_epi32,
-    _mm256_setzero_si256, _mm256_sllv_epi64, _mm256_srlv_epi64, _mm256_sub_epi64, _mm256_xor_si256, _xgetbv,
+    _mm256_hadd_epi32, _mm256_madd_epi16, _mm256_mul_epi32, _mm256_permutevar8x32_epi32, _mm256_set1_epi64x,
+    _mm256_setr_epi32, _mm256_setzero_si256, _mm256_sllv_epi64, _mm256_srlv_epi64, _mm256_sub_epi64, _mm256_xor_si256,
+    _xgetbv,
 };
 
 use crate::isa::Isa;
@@ -62,37 +62,19 @@ fn wide(bytes: [u8; 16]) -> __m256i {
 
 #[inline]
 #[target_feature(enable = "avx2")]
-fn half(bytes: [u8; 8]) -> __m128i {
-    _mm_cvtepi8_epi16(_mm_cvtsi64_si128(i64::from_le_bytes(bytes)))
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn quarter(bytes: [u8; 4]) -> __m128i {
-    _mm_cvtepi8_epi16(_mm_cvtsi32_si128(i32::from_le_bytes(bytes)))
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
 fn fold(sum: __m256i) -> __m128i {
     _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256::<1>(sum))
 }
 
-/// A slice as blocks of 16, then at most one of 8 and one of 4.
-#[derive(Clone, Copy)]
-struct Blocks<'a> {
-    wide: &'a [[u8; 16]],
-    half: Option<[u8; 8]>,
-    quarter: Option<[u8; 4]>,
-}
-
-impl<'a> Blocks<'a> {
-    #[inline(always)]
-    fn new(bytes: &'a [u8]) -> Self {
-        let (wide, rest) = bytes.as_chunks::<16>();
-        let (half, rest) = rest.split_at(rest.len() / 8 * 8);
-        Self { wide, half: half.first_chunk().copied(), quarter: rest.first_chunk().copied() }
+/// What follows the blocks of 16: 4, 8 or 12 bytes, then zeros.
+#[inline(always)]
+fn end(bytes: &[u8]) -> [u8; 16] {
+    let mut block = [0; 16];
+    let (fours, _) = bytes.as_chunks::<4>();
+    for (to, from) in block.as_chunks_mut::<4>().0.iter_mut().take(3).zip(fours) {
+        *to = *from;
     }
+    block
 }
 
 #[inline(always)]
@@ -103,59 +85,58 @@ fn as_bytes(row: &[i8]) -> &[u8] {
 
 #[inline]
 #[target_feature(enable = "avx2")]
-fn dot_2x4(rows: [&[i8]; 2], weights: [&[u8]; 4]) -> [[i32; 4]; 2] {
-    let rows = rows.map(|row| Blocks::new(as_bytes(row)));
-    let weights = weights.map(Blocks::new);
-    let blocks = weights.iter().map(|blocks| blocks.wide.len()).min().unwrap_or(0);
-    let blocks = blocks.min(rows[0].wide.len()).min(rows[1].wide.len());
-    let [x0, x1] = rows.map(|row| &row.wide[..blocks]);
-    let w = weights.map(|row| &row.wide[..blocks]);
+fn dot_2x4([x0, x1]: [&[u8]; 2], [w0, w1, w2, w3]: [&[u8]; 4]) -> [[i32; 4]; 2] {
+    let len = x0.len();
+    // Equal by the contract; known here, no block below needs a bounds check.
+    if [x1.len(), w0.len(), w1.len(), w2.len(), w3.len()] != [len; 5] {
+        return [[0; 4]; 2];
+    }
     let mut sums = [[_mm256_setzero_si256(); 4]; 2];
-    for block in 0..blocks {
-        let (a, b) = (wide(x0[block]), wide(x1[block]));
-        for channel in 0..4 {
-            let weight = wide(w[channel][block]);
-            sums[0][channel] = _mm256_add_epi32(sums[0][channel], _mm256_madd_epi16(a, weight));
-            sums[1][channel] = _mm256_add_epi32(sums[1][channel], _mm256_madd_epi16(b, weight));
-        }
+    let ((x0, x0_end), (x1, x1_end)) = (x0.as_chunks::<16>(), x1.as_chunks::<16>());
+    let ((w0, w0_end), (w1, w1_end)) = (w0.as_chunks::<16>(), w1.as_chunks::<16>());
+    let ((w2, w2_end), (w3, w3_end)) = (w2.as_chunks::<16>(), w3.as_chunks::<16>());
+    for block in 0..len / 16 {
+        add_products(&mut sums, [&x0[block], &x1[block]], [&w0[block], &w1[block], &w2[block], &w3[block]]);
     }
-    let mut result = [[0; 4]; 2];
-    for (row, (sums, result)) in rows.iter().zip(sums.iter().zip(&mut result)) {
-        let mut folded = [_mm_setzero_si128(); 4];
-        for ((folded, &sum), weight) in folded.iter_mut().zip(sums).zip(&weights) {
-            *folded = fold(sum);
-            if let (Some(x), Some(w)) = (row.half, weight.half) {
-                *folded = _mm_add_epi32(*folded, _mm_madd_epi16(half(x), half(w)));
-            }
-            if let (Some(x), Some(w)) = (row.quarter, weight.quarter) {
-                *folded = _mm_add_epi32(*folded, _mm_madd_epi16(quarter(x), quarter(w)));
-            }
-        }
-        let [a, b, c, d] = folded;
-        let four = _mm_hadd_epi32(_mm_hadd_epi32(a, b), _mm_hadd_epi32(c, d));
-        // SAFETY: `result` is 16 writable bytes; the store needs no alignment.
-        unsafe { _mm_storeu_si128(result.as_mut_ptr().cast(), four) };
+    if len % 16 != 0 {
+        let weights = [&end(w0_end), &end(w1_end), &end(w2_end), &end(w3_end)];
+        add_products(&mut sums, [&end(x0_end), &end(x1_end)], weights);
     }
-    result
+    let [first, second] = sums;
+    [totals(first), totals(second)]
 }
 
 #[inline]
 #[target_feature(enable = "avx2")]
-fn dot(row: &[i8], weights: &[u8]) -> i32 {
-    let (row, weights) = (Blocks::new(as_bytes(row)), Blocks::new(weights));
-    let mut sum = _mm256_setzero_si256();
-    for (&x, &w) in row.wide.iter().zip(weights.wide) {
+fn add_products(sums: &mut [[__m256i; 4]; 2], x: [&[u8; 16]; 2], w: [&[u8; 16]; 4]) {
+    let (a, b) = (wide(*x[0]), wide(*x[1]));
+    for channel in 0..4 {
+        let weight = wide(*w[channel]);
+        sums[0][channel] = _mm256_add_epi32(sums[0][channel], _mm256_madd_epi16(a, weight));
+        sums[1][channel] = _mm256_add_epi32(sums[1][channel], _mm256_madd_epi16(b, weight));
+    }
+}
+
+/// The sum of the lanes of each of four vectors.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn totals([a, b, c, d]: [__m256i; 4]) -> [i32; 4] {
+    let four = fold(_mm256_hadd_epi32(_mm256_hadd_epi32(a, b), _mm256_hadd_epi32(c, d)));
+    // SAFETY: both types are 16 bytes and every bit pattern is an array.
+    unsafe { core::mem::transmute::<__m128i, [i32; 4]>(four) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn dot(row: &[u8], weights: &[u8]) -> i32 {
+    let ((row, row_end), (weights, weights_end)) = (row.as_chunks::<16>(), weights.as_chunks::<16>());
+    let mut sum = _mm256_madd_epi16(wide(end(row_end)), wide(end(weights_end)));
+    for (&x, &w) in row.iter().zip(weights) {
         sum = _mm256_add_epi32(sum, _mm256_madd_epi16(wide(x), wide(w)));
     }
-    let mut folded = fold(sum);
-    if let (Some(x), Some(w)) = (row.half, weights.half) {
-        folded = _mm_add_epi32(folded, _mm_madd_epi16(half(x), half(w)));
-    }
-    if let (Some(x), Some(w)) = (row.quarter, weights.quarter) {
-        folded = _mm_add_epi32(folded, _mm_madd_epi16(quarter(x), quarter(w)));
-    }
-    let two = _mm_hadd_epi32(folded, folded);
-    _mm_cvtsi128_si32(_mm_hadd_epi32(two, two))
+    let zero = _mm256_setzero_si256();
+    let [total, ..] = totals([sum, zero, zero, zero]);
+    total
 }
 
 /// `crate::requant::rescale` and `finish`, four lanes of 64 bits.
@@ -197,7 +178,7 @@ impl Isa for Avx2 {
     #[inline(always)]
     fn dot_2x4(self, rows: [&[i8]; 2], weights: [&[u8]; 4]) -> [[i32; 4]; 2] {
         // SAFETY: `self` proves AVX2.
-        unsafe { dot_2x4(rows, weights) }
+        unsafe { dot_2x4([as_bytes(rows[0]), as_bytes(rows[1])], weights) }
     }
 
     #[inline(always)]
@@ -209,6 +190,6 @@ impl Isa for Avx2 {
     #[inline(always)]
     fn dot(self, row: &[i8], weights: &[u8]) -> i32 {
         // SAFETY: `self` proves AVX2.
-        unsafe { dot(row, weights) }
+        unsafe { dot(as_bytes(row), weights) }
     }
 }
