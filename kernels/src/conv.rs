@@ -83,6 +83,9 @@ fn gathered<I: Isa>(isa: I, op: &Conv<'_>, group: usize, input: &[i8], output: &
     let (width, outputs) = (usize::from(op.output.width), usize::from(op.output.channels));
     let (first, second) = scratch.split_at_mut(row);
     let Some(second) = second.get_mut(..row) else { return };
+    // The end of a row, behind the window, meets the zeros that pad the weights; gathering does not touch it.
+    first.fill(0);
+    second.fill(0);
     for (y, out_row) in output.chunks_mut(width * outputs).enumerate() {
         for (pair, out) in out_row.chunks_mut(2 * outputs).enumerate() {
             gather(op, group * channels, channels, input, op.window.start(y, 2 * pair), first);
@@ -96,15 +99,11 @@ fn gathered<I: Isa>(isa: I, op: &Conv<'_>, group: usize, input: &[i8], output: &
     }
 }
 
-/// One window of the input, `channels` from `channel` on, as a row; padding is the zero point, the rest zeros.
+/// One window of the input, `channels` from `channel` on, as a row; padding is the zero point.
 #[inline(always)]
 fn gather(op: &Conv<'_>, channel: usize, channels: usize, input: &[i8], [top, left]: [isize; 2], row: &mut [i8]) {
     let (width, pitch) = (usize::from(op.input.width), usize::from(op.input.channels));
     let [rows, columns] = op.window.kernel.map(usize::from);
-    let taps = rows * columns * channels;
-    if let Some(rest) = row.get_mut(taps..) {
-        rest.fill(0);
-    }
     // Columns of the window that lie on the map.
     let from = (-left).clamp(0, columns as isize) as usize;
     let to = (width as isize - left).clamp(0, columns as isize) as usize;
@@ -114,10 +113,16 @@ fn gather(op: &Conv<'_>, channel: usize, channels: usize, input: &[i8], [top, le
             line.fill(op.input_zero);
             continue;
         }
-        let (before, rest) = line.split_at_mut(from * channels);
-        let (inside, after) = rest.split_at_mut((to - from) * channels);
-        before.fill(op.input_zero);
-        after.fill(op.input_zero);
+        // Most windows have no padding: two calls that fill nothing would cost as much as the copy.
+        let inside = if to - from == columns {
+            line
+        } else {
+            let (before, rest) = line.split_at_mut(from * channels);
+            let (inside, after) = rest.split_at_mut((to - from) * channels);
+            before.fill(op.input_zero);
+            after.fill(op.input_zero);
+            inside
+        };
         let start = (source_y as usize * width + (left + from as isize) as usize) * pitch + channel;
         if pitch == channels {
             if let Some(source) = input.get(start..start + inside.len()) {

@@ -8,7 +8,8 @@
 //! | op | scalar | avx2 | dsp |
 //! |---|---|---|---|
 //! | [`conv`] | yes | yes | yes |
-//! | [`depthwise`], [`add`], [`pool`] | yes | the scalar body, compiled for AVX2 | the scalar body |
+//! | [`depthwise`] | yes | the scalar sums, compiled for AVX2; its own requantisation | the scalar body |
+//! | [`add`], [`pool`] | yes | the scalar body, compiled for AVX2 | the scalar body |
 //! | [`move_tensor`] | yes | scalar | scalar |
 //!
 //! Maps are `[H, W, C]`, row-major, channels last. Every op checks the lengths of its slices once.
