@@ -158,6 +158,14 @@ impl<'a> Image<'a> {
         (0..config.segments).map(move |step| image.path_segment(&config, step))
     }
 
+    /// The first `steps` segment numbers of a config as they are stored, two bytes each: equal bytes, equal path.
+    #[must_use]
+    pub fn path_prefix(&self, config: &Config, steps: u16) -> &'a [u8] {
+        let start = usize::from(config.first_segment) * SegmentId::LEN;
+        let len = usize::from(steps) * SegmentId::LEN;
+        self.section(Section::Path).get(start..start + len).unwrap_or_default()
+    }
+
     /// Overlay number `index` of a config.
     #[must_use]
     pub fn overlay(&self, config: &Config, index: u16) -> Overlay {

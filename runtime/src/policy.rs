@@ -68,7 +68,5 @@ pub fn remaining(image: &Image<'_>, config: &Config, done: u16) -> u64 {
 /// Whether two configs run the same first `done` segments.
 #[must_use]
 pub fn shares(image: &Image<'_>, a: &Config, b: &Config, done: u16) -> bool {
-    done <= a.segments
-        && done <= b.segments
-        && (0..done).all(|step| image.path_segment(a, step) == image.path_segment(b, step))
+    done <= a.segments && done <= b.segments && image.path_prefix(a, done) == image.path_prefix(b, done)
 }

@@ -15,7 +15,7 @@ cargo xtask TASK
 
   ci                     every check, as scripts/test.sh runs them
   layers                 no dependency that the architecture forbids
-  qemu [--image FILE] [--images DIR] [--count N]
+  qemu [--image FILE] [--images DIR] [--count N] [--vectors FILE]
                          outputs, switches and memory of the firmware on an emulated Cortex-M4,
                          compared with the host; without --image on the bundled family";
 
