@@ -25,9 +25,6 @@ step cargo xtask layers
 step cargo test --release --workspace
 # Kernels against the naive reference.
 step cargo test --release -p kernels --features reference
-if component clippy clippy; then
-  step cargo clippy --release --workspace --all-targets
-fi
 # Same bytes on a Cortex-M4, instructions of a switch, memory: what no host test sees.
 step scripts/setup-arm.sh
 step cargo xtask qemu

@@ -70,71 +70,81 @@ fn segment_placement(segment: &IntegerSegment) -> Result<Placement, Error> {
     let live_bytes = (0..ops).map(live).max().unwrap_or(0);
     let mut peak = live_bytes;
     let offsets = loop {
-        if let Some(offsets) = search(segment, &buffers, peak) {
+        let mut effort = EFFORT;
+        if let Some(offsets) = search(segment, &buffers, peak, &mut effort) {
             break offsets;
         }
-        peak += ARENA_ALIGN;
+        // Refuted is refuted; where effort ran out, a step of 16 bytes would only spend it again.
+        peak += if effort > 0 { ARENA_ALIGN } else { (peak / 256).next_multiple_of(ARENA_ALIGN).max(ARENA_ALIGN) };
     };
     let mut scratch = offsets[activations..].iter().copied();
     let scratch = segment.ops.iter().map(|op| if op.scratch_bytes > 0 { scratch.next() } else { None }).collect();
     Ok(Placement { offsets: offsets[..activations].to_vec(), scratch, peak_bytes: peak, live_bytes })
 }
 
-/// Offsets within `peak`, by depth-first search over the largest buffers first.
-fn search(segment: &IntegerSegment, buffers: &[Buffer], peak: u32) -> Option<Vec<u32>> {
+/// Offsets within `peak`, by depth-first search; with effort left over, `None` means that there are none.
+///
+/// Every placement can be pushed down until each buffer lies at 0 or on another that lives with it. Taken in the order
+/// of their offsets, buffers of such a placement each lie at the lowest place that those before leave: so it is enough
+/// to try orders.
+fn search(segment: &IntegerSegment, buffers: &[Buffer], peak: u32, effort: &mut usize) -> Option<Vec<u32>> {
     let mut offsets: Vec<Option<u32>> = vec![None; buffers.len()];
-    offsets[segment.input] = Some(0);
-    offsets[segment.output] = Some(peak.checked_sub(buffers[segment.output].bytes)?);
-    let mut order: Vec<usize> = (0..buffers.len()).filter(|&b| offsets[b].is_none()).collect();
-    order.sort_by_key(|&b| (std::cmp::Reverse(buffers[b].bytes), b));
-    let free = |offsets: &[Option<u32>], b: usize, at: u32| {
-        let end = at.checked_add(buffers[b].bytes).filter(|&end| end <= peak);
-        end.is_some_and(|end| {
-            (0..buffers.len()).filter(|&other| other != b).all(|other| {
-                let Some(start) = offsets[other] else { return true };
-                let (mine, its) = (&buffers[b], &buffers[other]);
-                let together = mine.first <= its.last && its.first <= mine.last;
-                !together || end <= start || start + its.bytes <= at
-            })
-        })
-    };
-    if !free(&offsets, segment.input, 0) {
+    let (input, output) = (segment.input, segment.output);
+    let top = peak.checked_sub(buffers[output].bytes)?;
+    offsets[input] = Some(0);
+    let limit = |b: usize| if together(&buffers[b], &buffers[output]) { top } else { peak };
+    if buffers[input].bytes > limit(input) {
         return None;
     }
-    let mut effort = EFFORT;
-    descend(buffers, &order, &mut offsets, &free, peak, &mut effort).then(|| offsets.into_iter().flatten().collect())
+    let mut rest: Vec<usize> = (0..buffers.len()).filter(|&b| b != input && b != output).collect();
+    rest.sort_by_key(|&b| (std::cmp::Reverse(buffers[b].bytes), b));
+    let found = descend(buffers, &rest, &mut offsets, &limit, 0, effort);
+    offsets[output] = Some(top);
+    found.then(|| offsets.into_iter().flatten().collect())
 }
 
+fn together(a: &Buffer, b: &Buffer) -> bool {
+    a.first <= b.last && b.first <= a.last
+}
+
+/// Places `rest`, none of it lower than `floor`, where the last one was put.
 fn descend(
     buffers: &[Buffer],
-    order: &[usize],
+    rest: &[usize],
     offsets: &mut [Option<u32>],
-    free: &impl Fn(&[Option<u32>], usize, u32) -> bool,
-    peak: u32,
+    limit: &impl Fn(usize) -> u32,
+    floor: u32,
     effort: &mut usize,
 ) -> bool {
-    let Some((&buffer, rest)) = order.split_first() else { return true };
-    // A buffer touches an end of the arena or of another buffer: anything else can be pushed down to that.
-    let bytes = buffers[buffer].bytes;
-    let mut candidates: Vec<u32> = (0..buffers.len())
-        .filter_map(|other| offsets[other].map(|start| [start + buffers[other].bytes, start.saturating_sub(bytes)]))
-        .flatten()
-        .chain([0, peak.saturating_sub(bytes)])
-        .collect();
-    candidates.sort_unstable();
-    candidates.dedup();
-    for at in candidates {
-        if *effort == 0 {
-            return false;
+    if rest.is_empty() {
+        return true;
+    }
+    if *effort == 0 {
+        return false;
+    }
+    *effort -= 1;
+    let lowest = |b: usize| {
+        let below = (0..buffers.len()).filter(|&other| together(&buffers[b], &buffers[other]));
+        below.filter_map(|other| Some(offsets[other]? + buffers[other].bytes)).max().unwrap_or(0)
+    };
+    // Lowest first, of those the largest: that is first fit, and mostly the answer.
+    let mut next: Vec<(u32, usize)> = rest.iter().map(|&b| (lowest(b), b)).collect();
+    // What others are put below can only push a buffer up: one that does not fit now never will.
+    if next.iter().any(|&(at, b)| at.max(floor).checked_add(buffers[b].bytes).is_none_or(|end| end > limit(b))) {
+        return false;
+    }
+    next.sort_by_key(|&(at, _)| at);
+    for (at, b) in next {
+        if at < floor {
+            // It belonged before the last one.
+            continue;
         }
-        *effort -= 1;
-        if free(offsets, buffer, at) {
-            offsets[buffer] = Some(at);
-            if descend(buffers, rest, offsets, free, peak, effort) {
-                return true;
-            }
-            offsets[buffer] = None;
+        let others: Vec<usize> = rest.iter().copied().filter(|&other| other != b).collect();
+        offsets[b] = Some(at);
+        if descend(buffers, &others, offsets, limit, at, effort) {
+            return true;
         }
+        offsets[b] = None;
     }
     false
 }

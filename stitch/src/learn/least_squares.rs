@@ -201,8 +201,11 @@ mod tests {
         let (x, y) = (random(320, 8, 8), random(320, 4, 9));
         let mut streamed = Moments::zero(8, 4);
         for start in (0..320).step_by(64) {
-            let part = ndarray::s![start..start + 64, ..];
-            streamed.add(&Moments::of(x.slice(part), y.slice(part)));
+            let part = |values: &Array2<f32>| {
+                let rows = ndarray::Slice::from(start..start + 64);
+                values.slice_axis(ndarray::Axis(0), rows).to_owned()
+            };
+            streamed.add(&Moments::of(part(&x).view(), part(&y).view()));
         }
         let (a, b) = (streamed.solve(1e-6), Moments::of(x.view(), y.view()).solve(1e-6));
         assert_eq!(streamed.rows, 320);
