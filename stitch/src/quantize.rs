@@ -2,8 +2,8 @@
 //!
 //! Weights are int8, symmetric per output channel; activations int8 per tensor, 0.0 exactly representable. Ops that
 //! only move values (`Move`, `Concat`, maximum) cannot rescale: their operands share one quantisation, that of the
-//! cut where they touch one. Where they touch two cuts of different scales, a depthwise 1×1 convolution by one rescales
-//! the operand first.
+//! cut where they touch one. Where that would cut values off, or the cuts differ, a depthwise 1×1 convolution by one
+//! rescales the operand first.
 
 use plan::layout::NO_TENSOR;
 use plan::{OpKind, TensorId};
@@ -159,8 +159,8 @@ fn moves(node: &Node) -> bool {
     matches!(node.op, Op::Move { .. } | Op::Concat { .. } | Op::Pool { kind: PoolKind::Max, .. })
 }
 
-/// One quantisation per tensor; tensors that an op cannot rescale between share one, but for the output where it
-/// must have another than the input.
+/// One quantisation per tensor. Tensors that an op cannot rescale between share one, that of a cut among them if it
+/// does for all; the two ends have those of their cuts in any case.
 fn tensor_quants(segment: &Segment, extents: &[Extent], cuts: &[Quant]) -> Vec<Quant> {
     let mut group: Vec<usize> = (0..segment.tensors.len()).collect();
     for node in &segment.nodes {
@@ -175,22 +175,36 @@ fn tensor_quants(segment: &Segment, extents: &[Extent], cuts: &[Quant]) -> Vec<Q
             }
         }
     }
-    // The input's group reads the input; the output's tensor itself is that of its cut, whatever its group.
-    let fixed = [(segment.input, cuts[segment.from]), (segment.output, cuts[segment.to])];
+    let ends = [(segment.input, cuts[segment.from]), (segment.output, cuts[segment.to])];
     let quant = |tensor: usize| {
-        if let Some((_, quant)) = fixed.iter().rev().find(|(end, _)| *end == tensor) {
+        if let Some((_, quant)) = ends.iter().rev().find(|(end, _)| *end == tensor) {
             return *quant;
         }
-        if let Some((_, quant)) = fixed.iter().find(|(end, _)| group[*end] == group[tensor]) {
-            return *quant;
-        }
-        let members = (0..group.len()).filter(|&other| group[other] == group[tensor]);
-        of_extent(members.fold(extents[tensor], |hull, other| Extent {
+        let is_end = |other| other == segment.input || other == segment.output;
+        let members = || (0..group.len()).filter(|&other| group[other] == group[tensor] && !is_end(other));
+        let hull = members().fold(extents[tensor], |hull, other| Extent {
             min: hull.min.min(extents[other].min),
             max: hull.max.max(extents[other].max),
-        }))
+        });
+        // What is only moved towards the output may as well be cut off here as there.
+        let only_moved =
+            members().all(|member| segment.nodes.iter().all(|node| moves(node) || !node.inputs.contains(&member)));
+        let [(input, from), (output, to)] = ends;
+        if group[output] == group[tensor] && (only_moved || covers(to, hull)) {
+            to
+        } else if group[input] == group[tensor] && covers(from, hull) {
+            from
+        } else {
+            of_extent(hull)
+        }
     };
     (0..segment.tensors.len()).map(quant).collect()
+}
+
+/// Whether a quantisation cuts off no more than a step of a range.
+fn covers(quant: Quant, extent: Extent) -> bool {
+    let at = |integer: f32| quant.scale * (integer - f32::from(quant.zero_point));
+    at(-129.0) <= extent.min && extent.max <= at(128.0)
 }
 
 /// A record whose fields are those that a kind does not use.
