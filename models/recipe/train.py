@@ -58,15 +58,13 @@ def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
     return (x.T if transposed else x).to(matrix.dtype)
 
 
-def augment(images: torch.Tensor, flip: bool, cutout: int, generator: torch.Generator) -> torch.Tensor:
-    """Shift by up to 4 pixels (reflected border), mirror, blank one square. [N, 3, 32, 32] -> same."""
+def augment(images: torch.Tensor, mirrored: torch.Tensor, cutout: int, generator: torch.Generator) -> torch.Tensor:
+    """Shift by up to 4 pixels (reflected border), mirror where asked, blank one square. [N, 3, 32, 32] -> same."""
     count = len(images)
     padded = F.pad(images, (4, 4, 4, 4), mode="reflect")
     rows = torch.randint(9, (count, 1), generator=generator) + torch.arange(32)
     columns = torch.randint(9, (count, 1), generator=generator) + torch.arange(32)
-    if flip:
-        mirrored = torch.rand(count, generator=generator) < 0.5
-        columns[mirrored] = columns[mirrored].flip(1)
+    columns[mirrored] = columns[mirrored].flip(1)
     index = torch.arange(count)[:, None, None]
     out = padded.permute(0, 2, 3, 1)[index, rows[:, :, None], columns[:, None, :]]
     if cutout:
@@ -120,6 +118,8 @@ def train(arguments) -> None:
     ]
     base = [group["lr"] for optimizer in optimizers for group in optimizer.param_groups]
 
+    # Half of the images start mirrored; every epoch shows each the other way round (K. Jordan 2024, airbench).
+    starts_mirrored = torch.rand(len(train_images), generator=generator) < 0.5
     steps_per_epoch = len(train_images) // arguments.batch
     total = arguments.epochs * steps_per_epoch
     checkpoint = RUNS / f"{arguments.run or arguments.anchor}.pt"
@@ -134,9 +134,12 @@ def train(arguments) -> None:
         generator.set_state(state["generator"])
         first_epoch = state["epoch"]
         print(f"resuming {checkpoint.name} after epoch {first_epoch}", flush=True)
+        if first_epoch == arguments.epochs:
+            print("nothing left to train; scoring", flush=True)
 
     started = time.time()
     for epoch in range(first_epoch, arguments.epochs):
+        epoch_started = time.time()
         net.train()
         order = torch.randperm(len(train_images), generator=generator)
         losses = 0.0
@@ -146,7 +149,8 @@ def train(arguments) -> None:
             for group, lr in zip((g for o in optimizers for g in o.param_groups), base):
                 group["lr"] = lr * max(factor, 1e-3)
             chosen = order[step * arguments.batch : (step + 1) * arguments.batch]
-            images = augment(train_images[chosen], True, arguments.cutout, generator)
+            mirrored = starts_mirrored[chosen] ^ (epoch % 2 == 1)
+            images = augment(train_images[chosen], mirrored, arguments.cutout, generator)
             labels = train_labels[chosen]
             with torch.autocast("cpu", torch.bfloat16, enabled=not arguments.float32):
                 logits = net(images)
@@ -178,6 +182,7 @@ def train(arguments) -> None:
         print(
             f"{arguments.anchor} epoch {epoch + 1}/{arguments.epochs}"
             f" loss {losses / steps_per_epoch:.3f}"
+            f" seconds {time.time() - epoch_started:.0f}"
             f" minutes left {left / 60:.1f}",
             flush=True,
         )
