@@ -323,6 +323,15 @@ record!(
     }
 );
 
+impl Config {
+    /// Bytes of the records that the config adds: its own, its path and its overlays.
+    #[must_use]
+    pub fn record_bytes(&self) -> u32 {
+        let of = |count: u16, len: usize| u32::from(count) * len as u32;
+        of(1, Self::LEN) + of(self.segments, SegmentId::LEN) + of(self.overlays, Overlay::LEN)
+    }
+}
+
 impl Tensor {
     /// Elements, which are bytes.
     #[must_use]

@@ -4,10 +4,10 @@ use plan::{ConfigId, Image};
 use rayon::prelude::*;
 use runtime::{Engine, RunError};
 
-use crate::float;
-use crate::graph::Op;
+use crate::error::Error;
+use crate::float_judge::Judge;
 use crate::images::ImageSet;
-use crate::network::{Path, Stitched};
+use crate::network::Stitched;
 
 /// Runs `body` with the fastest instruction set of this machine.
 macro_rules! with_best_isa {
@@ -74,53 +74,41 @@ fn in_ten_thousand(right: usize, of: usize) -> u16 {
     (right * 10_000 / of.max(1)) as u16
 }
 
-/// The same of the float paths, corrections included. `normalised` holds one `[H, W, C]` per image.
-#[must_use]
+/// The same in float, by the judge: tract on every path, corrections included. `normalised` holds one `[H, W, C]` per
+/// image. Only the class counts, so ties aside it is the score of our own float path ([`Judge`] and it are compared
+/// when a family is compiled).
+///
+/// # Errors
+/// What the judge refuses.
 pub fn float_scores(
     stitched: &Stitched,
     normalised: &[Vec<f32>],
     labels: &[u16],
     advance: &(dyn Fn() + Sync),
-) -> Vec<u16> {
-    let nodes: Vec<_> = stitched.paths.iter().map(|path| corrected(stitched, path)).collect();
-    let right: Vec<Vec<bool>> = normalised
+) -> Result<Vec<u16>, Error> {
+    let judges = stitched.paths.iter().map(|path| Judge::of_path(stitched, path)).collect::<Result<Vec<_>, _>>()?;
+    let right = normalised
         .par_iter()
         .zip(labels)
         .map(|(image, &label)| {
-            let right = nodes.iter().zip(&stitched.paths).map(|(nodes, path)| {
-                let mut values = image.clone();
-                for (nodes, &number) in nodes.iter().zip(&path.segments) {
-                    let segment = &stitched.segments[number];
-                    values = float::run(nodes, &segment.tensors, segment.input, &values).swap_remove(segment.output);
-                }
-                let mut best = 0;
-                for (class, value) in values.iter().enumerate() {
-                    if *value > values[best] {
-                        best = class;
-                    }
-                }
-                best == usize::from(label)
-            });
-            let right = right.collect();
+            let right = judges.iter().map(|judge| Ok(largest(&judge.output(image)?) == usize::from(label)));
+            let right = right.collect::<Result<Vec<bool>, Error>>();
             advance();
             right
         })
-        .collect();
-    (0..stitched.paths.len())
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok((0..stitched.paths.len())
         .map(|path| in_ten_thousand(right.iter().filter(|right| right[path]).count(), labels.len()))
-        .collect()
+        .collect())
 }
 
-/// Nodes of each segment of a path, with the path's own biases.
-fn corrected(stitched: &Stitched, path: &Path) -> Vec<Vec<crate::graph::Node>> {
-    let of_segment = |&number: &usize| {
-        let mut nodes = stitched.segments[number].nodes.clone();
-        for correction in path.corrections.iter().filter(|correction| correction.segment == number) {
-            if let Op::Conv { bias, .. } = &mut nodes[correction.node].op {
-                bias.clone_from(&correction.bias);
-            }
+/// Position of the largest value; of equal ones the first.
+fn largest(values: &[f32]) -> usize {
+    let mut best = 0;
+    for (class, value) in values.iter().enumerate() {
+        if *value > values[best] {
+            best = class;
         }
-        nodes
-    };
-    path.segments.iter().map(of_segment).collect()
+    }
+    best
 }

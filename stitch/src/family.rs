@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use crate::cut::Direction;
 use crate::error::Error;
+use crate::frontier::Keep;
 
 /// A family as its description says; paths are relative to the file until [`read`] has resolved them.
 #[derive(Clone, Debug, Deserialize)]
@@ -25,6 +26,9 @@ pub struct FamilySpec {
     /// How stitches are learned.
     #[serde(default)]
     pub stitch: StitchSpec,
+    /// What may ship.
+    #[serde(default)]
+    pub limits: Limits,
     /// Networks, in increasing order of cost.
     #[serde(rename = "anchor")]
     pub anchors: Vec<AnchorSpec>,
@@ -38,6 +42,16 @@ pub struct AnchorSpec {
     pub name: String,
     /// ONNX file.
     pub file: PathBuf,
+}
+
+impl AnchorSpec {
+    /// Bytes of the file.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn read(&self) -> Result<Vec<u8>, Error> {
+        std::fs::read(&self.file).map_err(|source| Error::File { path: self.file.clone(), source })
+    }
 }
 
 /// What the networks read: `(pixel / 255 − mean) / std`.
@@ -76,6 +90,16 @@ pub struct StitchSpec {
     pub ridge: f64,
     /// Whether the statistics of suffixes are corrected.
     pub corrections: bool,
+}
+
+/// What may ship.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Bytes that the image may have; configs are left out until it fits.
+    pub flash_bytes: Option<u64>,
+    /// Which configs are worth shipping at all.
+    pub keep: Keep,
 }
 
 impl Default for StitchSpec {

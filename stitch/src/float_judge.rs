@@ -1,36 +1,74 @@
-//! The judge of the float path: tract on the original ONNX file.
+//! The judge of the float path: tract, on the original ONNX file of an anchor and on any path written as ONNX.
 
-use rayon::prelude::*;
+mod proto;
+
+use std::sync::Arc;
+
+use tract_onnx::pb;
 use tract_onnx::prelude::*;
 
 use crate::error::Error;
+use crate::network::{Path, Stitched};
 
-/// Outputs of the network for normalised images `[N, H, W, C]`.
-///
-/// # Errors
-/// [`Error::Stage`] with what tract said, or if the images are not whole ones of `shape`.
-pub fn outputs(bytes: &[u8], images: &[f32], shape: [usize; 3]) -> Result<Vec<Vec<f32>>, Error> {
-    let bad = |what: String| Error::Stage { stage: "float judge", what };
-    let size: usize = shape.iter().product();
-    if size == 0 || !images.len().is_multiple_of(size) {
-        return Err(bad(format!("{} values; whole images of {shape:?} are expected", images.len())));
-    }
-    run(bytes, images, shape).map_err(|error| bad(format!("{error:#}")))
+/// A network in tract, ready to run images of one shape.
+pub struct Judge {
+    model: Arc<TypedRunnableModel>,
+    shape: [usize; 3],
 }
 
-fn run(bytes: &[u8], images: &[f32], [height, width, channels]: [usize; 3]) -> TractResult<Vec<Vec<f32>>> {
-    let fact = f32::fact([1, channels, height, width]);
-    let model = tract_onnx::onnx().model_for_read(&mut &bytes[..])?.with_input_fact(0, fact.into())?;
-    let model = model.into_optimized()?.into_runnable()?;
-    images
-        .par_chunks_exact(height * width * channels)
-        .map(|image| {
-            let input = tract_ndarray::Array4::from_shape_fn([1, channels, height, width], |(_, c, y, x)| {
-                image[(y * width + x) * channels + c]
-            });
-            let outputs = model.run(tvec!(Tensor::from(input).into()))?;
+fn bad(what: impl std::fmt::Display) -> Error {
+    Error::Stage { stage: "float judge", what: format!("{what:#}") }
+}
+
+impl Judge {
+    /// An ONNX file as it is, for images of `shape` `[H, W, C]`.
+    ///
+    /// # Errors
+    /// [`Error::Stage`] with what tract said.
+    pub fn of_file(bytes: &[u8], shape: [usize; 3]) -> Result<Self, Error> {
+        let proto = tract_onnx::onnx().proto_model_for_read(&mut &bytes[..]).map_err(bad)?;
+        Self::new(&proto, shape)
+    }
+
+    /// One path of a family, with its own biases.
+    ///
+    /// # Errors
+    /// [`Error::Stage`] with what tract said, or with the node that ONNX has no form for.
+    pub fn of_path(stitched: &Stitched, path: &Path) -> Result<Self, Error> {
+        let shape = stitched.cuts[0].shape;
+        Self::new(&proto::of_path(stitched, path)?, shape)
+    }
+
+    fn new(proto: &pb::ModelProto, shape: [usize; 3]) -> Result<Self, Error> {
+        let [height, width, channels] = shape;
+        let load = || {
+            let fact = f32::fact([1, channels, height, width]);
+            let model = tract_onnx::onnx().model_for_proto_model(proto)?.with_input_fact(0, fact.into())?;
+            model.into_optimized()?.into_runnable()
+        };
+        Ok(Self { model: load().map_err(bad)?, shape })
+    }
+
+    /// Output for one normalised image `[H, W, C]`, in the order of the ONNX file: channels first.
+    ///
+    /// # Errors
+    /// [`Error::Stage`] if the image has another size, or with what tract said.
+    pub fn output(&self, image: &[f32]) -> Result<Vec<f32>, Error> {
+        let [height, width, channels] = self.shape;
+        if image.len() != height * width * channels {
+            return Err(bad(format!("{} values; an image of {:?} is expected", image.len(), self.shape)));
+        }
+        let input = tract_ndarray::Array4::from_shape_fn([1, channels, height, width], |(_, c, y, x)| {
+            image[(y * width + x) * channels + c]
+        });
+        let run = || {
+            let outputs = self.model.run(tvec!(Tensor::from(input).into()))?;
             let Some(output) = outputs.first() else { return Ok(vec![]) };
             Ok(output.to_plain_array_view::<f32>()?.iter().copied().collect())
-        })
-        .collect()
+        };
+        run().map_err(|error: TractError| bad(error))
+    }
 }
+
+#[cfg(test)]
+mod tests;

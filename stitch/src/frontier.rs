@@ -1,11 +1,20 @@
-//! Which configs are worth shipping: no other is both cheaper and better, and all of them fit the flash.
+//! Stage 9: which configs ship. A config is worth shipping if no other is both cheaper and better; and all that ship
+//! must fit the flash.
+
+use std::fmt;
+
+use plan::{ConfigId, Image, SegmentId};
 
 use crate::emit::Measured;
+use crate::error::Error;
+use crate::family::Limits;
 use crate::network::Placed;
 
 /// What speaks for and against a config.
 #[derive(Clone, Debug)]
 pub struct Candidate {
+    /// Name.
+    pub name: String,
     /// Predicted ticks.
     pub ticks: u64,
     /// Arena, bytes.
@@ -21,7 +30,8 @@ pub struct Candidate {
 }
 
 /// Which configs to ship.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Keep {
     /// All: a config off the frontier may still be the only way on from where a frame is.
     #[default]
@@ -30,42 +40,141 @@ pub enum Keep {
     Frontier,
 }
 
-/// Marks the configs on the frontier of `(ticks, arena, score)`; of equal ones the first.
-#[must_use]
-pub fn frontier(configs: &[Candidate]) -> Vec<bool> {
+/// What became of a config.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It ships.
+    Ships,
+    /// Another config is no dearer and no worse.
+    Beaten {
+        /// That config.
+        by: usize,
+    },
+    /// It gave way to the flash limit: of those left it cost least score for the flash that it alone used.
+    TooLarge {
+        /// Flash that its absence frees, bytes.
+        freed: u64,
+    },
+}
+
+/// Output of the stage.
+#[derive(Clone, Debug)]
+pub struct Choice {
+    /// Every config and what became of it.
+    pub rows: Vec<(Candidate, Verdict)>,
+}
+
+impl Choice {
+    /// Whether each config ships.
+    #[must_use]
+    pub fn kept(&self) -> Vec<bool> {
+        self.rows.iter().map(|(_, verdict)| *verdict == Verdict::Ships).collect()
+    }
+}
+
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (config, verdict) in &self.rows {
+            let score = f64::from(config.score) / 100.0;
+            write!(f, "{}: {score:.2} %, {} ticks, arena {}: ", config.name, config.ticks, config.arena_bytes)?;
+            match verdict {
+                Verdict::Ships => writeln!(f, "ships")?,
+                Verdict::Beaten { by } => writeln!(f, "left out, {} is no dearer and no worse", self.rows[*by].0.name)?,
+                Verdict::TooLarge { freed } => writeln!(f, "left out for the flash limit, frees {freed} bytes")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Chooses among the configs of an image that holds all of them. `scores` are theirs, correct answers in 10,000.
+///
+/// # Errors
+/// [`Error::Family`] if the anchors alone exceed the flash limit, with the bytes that they need.
+pub fn choose(image: &Image<'_>, scores: &[u16], limits: &Limits) -> Result<Choice, Error> {
+    let candidates: Vec<Candidate> = (0..image.configs()).map(|number| candidate(image, number, scores)).collect();
+    let segment_bytes: Vec<u64> = (0..image.segments())
+        .map(|number| u64::from(image.segment(SegmentId(number as u16)).flash_bytes))
+        .collect();
+    let parts = segment_bytes.iter().sum::<u64>() + candidates.iter().map(|config| config.own_bytes).sum::<u64>();
+    // Header, records of segments, labels, tables: what does not go with a config.
+    let fixed = (image.bytes().len() as u64).saturating_sub(parts);
+    let room = limits.flash_bytes.map(|bytes| bytes.saturating_sub(fixed));
+    let verdicts = verdicts(&candidates, &segment_bytes, limits.keep, room);
+    let kept: Vec<bool> = verdicts.iter().map(|verdict| *verdict == Verdict::Ships).collect();
+    let needed = fixed + flash(&candidates, &segment_bytes, &kept);
+    if let Some(limit) = limits.flash_bytes.filter(|&limit| needed > limit) {
+        return Err(Error::Family(format!(
+            "the anchors alone need {needed} bytes of flash, limits.flash_bytes is {limit}; raise it or drop an anchor"
+        )));
+    }
+    Ok(Choice { rows: candidates.into_iter().zip(verdicts).collect() })
+}
+
+fn candidate(image: &Image<'_>, number: u16, scores: &[u16]) -> Candidate {
+    let config = image.config(ConfigId(number));
+    let segments: Vec<usize> = image.path(&config).map(SegmentId::index).collect();
+    let shared: u32 = segments.iter().map(|&segment| image.segment(SegmentId(segment as u16)).flash_bytes).sum();
+    let stored = config.record_bytes() + config.name.len + image.test_output(ConfigId(number)).len() as u32;
+    Candidate {
+        name: image.text(config.name).to_owned(),
+        ticks: config.ticks.into(),
+        arena_bytes: config.arena_bytes,
+        score: scores.get(usize::from(number)).copied().unwrap_or(0),
+        anchor: number < image.meta().anchors,
+        segments,
+        own_bytes: u64::from(config.flash_bytes - shared) + u64::from(stored),
+    }
+}
+
+/// For each config the first that beats it on `(ticks, arena, score)`; of equal ones the first is not beaten.
+fn beaten_by(configs: &[Candidate]) -> Vec<Option<usize>> {
     let beats = |(other, a): (usize, &Candidate), (index, b): (usize, &Candidate)| {
         let no_worse = a.ticks <= b.ticks && a.arena_bytes <= b.arena_bytes && a.score >= b.score;
         let better = a.ticks < b.ticks || a.arena_bytes < b.arena_bytes || a.score > b.score;
         no_worse && (better || other < index)
     };
-    let beaten = |config| configs.iter().enumerate().any(|other| beats(other, config));
-    configs.iter().enumerate().map(|config| !beaten(config)).collect()
+    let first = |config| configs.iter().enumerate().find(|&other| beats(other, config)).map(|(other, _)| other);
+    configs.iter().enumerate().map(first).collect()
 }
 
-/// Marks the configs to ship. While their segments (`segment_bytes` each, stored once) and their own bytes exceed
-/// `flash_bytes`, the config goes that costs least score for the flash that it alone uses; anchors stay, so the
-/// result may still be too large if they are.
-#[must_use]
-pub fn choose(configs: &[Candidate], segment_bytes: &[u64], keep: Keep, flash_bytes: Option<u64>) -> Vec<bool> {
-    let on_frontier = frontier(configs);
-    let mut kept: Vec<bool> =
-        configs.iter().zip(on_frontier).map(|(config, on)| on || config.anchor || keep == Keep::All).collect();
-    let Some(limit) = flash_bytes else { return kept };
+/// Flash of the configs that are kept: their segments once, and what is their own.
+fn flash(configs: &[Candidate], segment_bytes: &[u64], kept: &[bool]) -> u64 {
+    let users = users(configs, segment_bytes.len(), kept);
+    let shared: u64 = segment_bytes.iter().zip(users).filter(|(_, users)| *users > 0).map(|(bytes, _)| bytes).sum();
+    shared + configs.iter().zip(kept).filter(|(_, kept)| **kept).map(|(config, _)| config.own_bytes).sum::<u64>()
+}
+
+/// How many of the kept configs run each segment.
+fn users(configs: &[Candidate], segments: usize, kept: &[bool]) -> Vec<usize> {
+    let mut users = vec![0; segments];
+    for (config, _) in configs.iter().zip(kept).filter(|(_, kept)| **kept) {
+        config.segments.iter().for_each(|&segment| users[segment] += 1);
+    }
+    users
+}
+
+/// What becomes of each config when segments (`segment_bytes` each, stored once) and own bytes may take `room`. While
+/// they exceed it, the config goes that costs least score for the flash that it alone uses; anchors stay, so the result
+/// may still be too large if they are.
+fn verdicts(configs: &[Candidate], segment_bytes: &[u64], keep: Keep, room: Option<u64>) -> Vec<Verdict> {
+    let beaten = beaten_by(configs).into_iter();
+    let mut verdicts: Vec<Verdict> = configs
+        .iter()
+        .zip(beaten)
+        .map(|(config, by)| match by {
+            Some(by) if keep == Keep::Frontier && !config.anchor => Verdict::Beaten { by },
+            _ => Verdict::Ships,
+        })
+        .collect();
+    let Some(room) = room else { return verdicts };
     loop {
-        let mut users = vec![0; segment_bytes.len()];
-        for (config, _) in configs.iter().zip(&kept).filter(|(_, kept)| **kept) {
-            for &segment in &config.segments {
-                users[segment] += 1;
-            }
-        }
+        let kept: Vec<bool> = verdicts.iter().map(|verdict| *verdict == Verdict::Ships).collect();
+        let users = users(configs, segment_bytes.len(), &kept);
         let alone = |config: &Candidate| {
             let segments = config.segments.iter().filter(|&&segment| users[segment] == 1);
             segments.map(|&segment| segment_bytes[segment]).sum::<u64>() + config.own_bytes
         };
-        let shared: u64 =
-            segment_bytes.iter().zip(&users).filter(|(_, users)| **users > 0).map(|(bytes, _)| bytes).sum();
-        let total =
-            shared + configs.iter().zip(&kept).filter(|(_, kept)| **kept).map(|(c, _)| c.own_bytes).sum::<u64>();
         // Score that its loss costs: what the best config that is no dearer would give instead.
         let loss = |index: usize| {
             let others = configs
@@ -82,8 +191,10 @@ pub fn choose(configs: &[Candidate], segment_bytes: &[u64], keep: Keep, flash_by
             (loss(a) * free_b).cmp(&(loss(b) * free_a)).then(free_b.cmp(&free_a)).then(b.cmp(&a))
         });
         match worst {
-            Some(index) if total > limit => kept[index] = false,
-            _ => return kept,
+            Some(index) if flash(configs, segment_bytes, &kept) > room => {
+                verdicts[index] = Verdict::TooLarge { freed: alone(&configs[index]) };
+            }
+            _ => return verdicts,
         }
     }
 }
@@ -116,14 +227,19 @@ mod tests {
     use super::*;
 
     fn candidate(ticks: u64, arena_bytes: u32, score: u16) -> Candidate {
-        Candidate { ticks, arena_bytes, score, anchor: false, segments: vec![], own_bytes: 0 }
+        let name = String::new();
+        Candidate { name, ticks, arena_bytes, score, anchor: false, segments: vec![], own_bytes: 0 }
     }
 
     #[test]
     fn keeps_what_nothing_beats() {
         let configs = [(10, 9, 80), (20, 9, 90), (15, 9, 79), (20, 9, 90), (30, 9, 95), (31, 9, 95), (31, 8, 95)];
         let configs = configs.map(|(ticks, arena, score)| candidate(ticks, arena, score));
-        assert_eq!(frontier(&configs), [true, true, false, false, true, false, true]);
+        assert_eq!(beaten_by(&configs), [None, None, Some(0), Some(1), None, Some(4), None]);
+    }
+
+    fn choose(configs: &[Candidate], segment_bytes: &[u64], keep: Keep, room: Option<u64>) -> Vec<bool> {
+        verdicts(configs, segment_bytes, keep, room).iter().map(|verdict| *verdict == Verdict::Ships).collect()
     }
 
     /// Anchors 0 and 1; 2 is beaten; 3 is worth much score, 4 little, both have a segment of 10 bytes.
@@ -143,6 +259,24 @@ mod tests {
         assert_eq!(choose(&configs, &bytes, Keep::All, None), [true; 5]);
         assert_eq!(choose(&configs, &bytes, Keep::Frontier, None), [true, true, false, true, true]);
         assert_eq!(choose(&configs, &bytes, Keep::All, Some(0)), [true, true, false, false, false]);
+    }
+
+    #[test]
+    fn says_why_a_config_is_left_out() {
+        let (mut configs, bytes) = (family(), [10; 5]);
+        for (number, config) in configs.iter_mut().enumerate() {
+            config.name = format!("c{number}");
+        }
+        let verdicts = verdicts(&configs, &bytes, Keep::Frontier, Some(43));
+        let choice = Choice { rows: configs.into_iter().zip(verdicts).collect() };
+        assert_eq!(
+            choice.to_string(),
+            "c0: 0.60 %, 10 ticks, arena 1: ships\n\
+             c1: 0.90 %, 50 ticks, arena 1: ships\n\
+             c2: 0.55 %, 20 ticks, arena 1: left out, c0 is no dearer and no worse\n\
+             c3: 0.80 %, 30 ticks, arena 1: ships\n\
+             c4: 0.81 %, 40 ticks, arena 1: left out for the flash limit, frees 11 bytes\n"
+        );
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! `stitchnet inspect`: what the compiler sees in a family, before it learns anything.
 
-use std::fs;
 use std::path::Path;
 
 use anyhow::{Result, bail};
@@ -13,11 +12,8 @@ pub fn inspect(path: &Path) -> Result<()> {
     let spec = family::read(path)?;
     let (mut graphs, mut refused) = (vec![], vec![]);
     for anchor in &spec.anchors {
-        let found = match fs::read(&anchor.file) {
-            Ok(bytes) => import::import(&anchor.name, &bytes).and_then(simplify::simplify),
-            Err(source) => Err(stitch::error::Error::File { path: anchor.file.clone(), source }),
-        };
-        match found {
+        let imported = anchor.read().and_then(|bytes| import::import(&anchor.name, &bytes));
+        match imported.and_then(simplify::simplify) {
             Ok(graph) => graphs.push(graph),
             Err(error) => refused.push(error.to_string()),
         }

@@ -77,7 +77,7 @@ pub fn learn(
 }
 
 /// Cuts, blocks and anchors: everything that needs no data.
-fn skeleton(blocks: &Blocks) -> Stitched {
+pub(crate) fn skeleton(blocks: &Blocks) -> Stitched {
     let mut stitched = Stitched { anchors: vec![], cuts: vec![], segments: vec![], paths: vec![] };
     for (number, anchor) in blocks.anchors.iter().enumerate() {
         let last = anchor.cuts.len() - 1;

@@ -57,7 +57,8 @@ enum Command {
     },
     /// One line per config: score, work, memory, predicted time
     #[command(
-        after_help = "Examples:\n  stitchnet report cifar.snet\n  stitchnet report cifar.snet --html report.html"
+        after_help = "Examples:\n  stitchnet report cifar.snet\n  stitchnet report cifar.snet --html report.html\n  \
+            stitchnet report cifar.snet --max-loss 1.0"
     )]
     Report {
         /// Image
@@ -65,6 +66,9 @@ enum Command {
         /// Also write a page with pictures
         #[arg(long, value_name = "FILE")]
         html: Option<PathBuf>,
+        /// Fail if integers cost any config more than so many points of its float score
+        #[arg(long, value_name = "POINTS")]
+        max_loss: Option<f64>,
     },
     /// Run the real runtime on pictures and virtual time under a changing budget
     #[command(after_help = "Examples:\n  \
@@ -151,11 +155,17 @@ fn run(command: Command) -> Result<()> {
             let options = pipeline::Options { score_images, stop_after };
             compile(&family, &output, options, print)
         }
-        Command::Report { image, html: page } => {
+        Command::Report { image, html: page, max_loss } => {
             let bytes = read_image(&image)?;
             let facts = Facts::of(&parse(&bytes, &image)?);
             print!("{}", table(&facts));
-            page.map_or(Ok(()), |page| write(&page, html(&facts, None).as_bytes()))
+            page.map_or(Ok(()), |page| write(&page, html(&facts, None).as_bytes()))?;
+            match (max_loss, facts.largest_loss()) {
+                (Some(most), Some((row, loss))) if loss > most => {
+                    Err(anyhow!("{}: {} loses {loss:.2} points by integers, at most {most} are allowed", image.display(), row.name))
+                }
+                _ => Ok(()),
+            }
         }
         Command::Simulate(arguments) => simulate(&arguments),
         Command::Bench { image, repeats } => {

@@ -78,6 +78,8 @@ fn words(stage: Stage) -> &'static str {
         Stage::Quantize => "quantise",
         Stage::Place => "place tensors",
         Stage::Evaluate => "score every config",
+        Stage::Frontier => "choose configs",
+        Stage::Emit => "lay out the image",
         Stage::Verify => "run the image, compare",
     }
 }

@@ -1,11 +1,47 @@
 //! Stage 11: permission to write the image. It is parsed back and run by the real runtime; every instruction set of
-//! this machine must give the same bytes, in the smallest arena and in a larger one.
+//! this machine must give the same bytes, in the smallest arena and in a larger one. Before that, the float form must
+//! be what the ONNX file computes.
 
 use plan::{ConfigId, Image};
 use runtime::Engine;
 
 use crate::error::Error;
 use crate::evaluate::with_best_isa;
+use crate::float;
+use crate::float_judge::Judge;
+use crate::graph::Graph;
+
+/// Images on which a graph is compared with its file.
+const FLOAT_IMAGES: usize = 4;
+/// Largest difference of an output, as a part of the largest output of the image. Sums in f32 in another order give
+/// about 1e-6.
+pub const FLOAT_TOLERANCE: f32 = 1e-4;
+
+/// Runs an anchor's ONNX file in tract and its graph in our float path, on some normalised images `[H, W, C]`.
+///
+/// # Errors
+/// [`Error::Stage`] naming image, class and both values where they differ by more than [`FLOAT_TOLERANCE`].
+pub fn float_path(file: &[u8], graph: &Graph, images: &[Vec<f32>]) -> Result<(), Error> {
+    let judge = Judge::of_file(file, graph.tensors[graph.input])?;
+    for (number, image) in images.iter().take(FLOAT_IMAGES).enumerate() {
+        let (found, expected) = (float::output(graph, image), judge.output(image)?);
+        let largest = expected.iter().fold(f32::MIN_POSITIVE, |largest, value| largest.max(value.abs()));
+        let differ = |(a, b): (&f32, &f32)| !((a - b).abs() <= FLOAT_TOLERANCE * largest);
+        let first = found.iter().zip(&expected).position(differ);
+        let first = first.or((found.len() != expected.len()).then_some(found.len().min(expected.len())));
+        if let Some(class) = first {
+            let what = format!(
+                "`{}` on calibration image {number}, output {class}: {:?}, the ONNX file gives {:?}: a fault of import \
+                 or simplify",
+                graph.name,
+                found.get(class),
+                expected.get(class)
+            );
+            return Err(Error::Stage { stage: "simplify", what });
+        }
+    }
+    Ok(())
+}
 
 /// Outputs of every config on one int8 input, with one instruction set.
 ///

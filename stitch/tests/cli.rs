@@ -73,6 +73,20 @@ fn reports_on_an_image_and_writes_a_page() {
 }
 
 #[test]
+fn a_loss_by_integers_beyond_the_limit_fails() {
+    let mut writer = plan::sample::writer();
+    (writer.configs[1].score, writer.configs[1].float_score) = (7_000, 7_123);
+    let image = folder("loss").join("sample.snet");
+    fs::write(&image, writer.finish()).expect("the image can be written");
+    let report = |most| stitchnet(&["report", &image.to_string_lossy(), "--max-loss", most]);
+    assert!(report("1.23").status.success(), "{}", text(&report("1.23").stderr));
+    let output = report("1.2");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("loses 1.23 points by integers, at most 1.2"), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("at most 1.23 points below float"), "{}", text(&output.stdout));
+}
+
+#[test]
 fn a_damaged_image_is_refused_with_its_rule() {
     let mut bytes = plan::sample::writer().finish();
     let middle = bytes.len() / 2;

@@ -62,7 +62,7 @@ pub(crate) fn family(front: Graph, back: Graph) -> Blocks {
 pub(crate) const OPTIONS: Options = Options { ridge: 1e-9, corrections: true };
 
 /// Output of one path for one image.
-fn follow(stitched: &Stitched, path: usize, image: &[f32]) -> Vec<f32> {
+pub(crate) fn follow(stitched: &Stitched, path: usize, image: &[f32]) -> Vec<f32> {
     let path = &stitched.paths[path];
     path.segments.iter().fold(image.to_vec(), |values, &number| {
         let segment = &stitched.segments[number];

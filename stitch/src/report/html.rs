@@ -41,8 +41,8 @@ pub fn html(facts: &Facts, replay: Option<&Replay>) -> String {
         figure(&mut page, "Under a changing budget", &plot::timeline(facts, replay), &told(facts, replay));
     }
     configs(&mut page, facts);
-    page.push_str("<section><h2>Against separate models</h2>\n<ul>\n");
-    for sentence in facts.comparison() {
+    page.push_str("<section><h2>What it costs and saves</h2>\n<ul>\n");
+    for sentence in facts.sentences() {
         let (head, rest) = sentence.split_once(": ").unwrap_or(("", &sentence));
         let _ = writeln!(page, "<li><b>{head}</b> {}</li>", escape(&capital(rest)));
     }

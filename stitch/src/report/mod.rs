@@ -120,9 +120,38 @@ impl Facts {
         100.0 * overhead as f64 / self.payload_bytes.max(1) as f64
     }
 
-    /// The comparison with models that share nothing, a sentence each: what, them, the one image.
+    /// The config that loses most by integers, and what it loses: percentage points of the float score, negative if
+    /// every config gains.
     #[must_use]
-    pub fn comparison(&self) -> Vec<String> {
+    pub fn largest_loss(&self) -> Option<(&Row, f64)> {
+        // Scores are whole hundredths of a per cent; so is what lies between them.
+        let loss = |row: &Row| ((row.float_score - row.score) * 100.0).round() / 100.0;
+        self.rows.iter().map(|row| (row, loss(row))).max_by(|(_, a), (_, b)| a.total_cmp(b))
+    }
+
+    /// What integers cost, in a sentence.
+    #[must_use]
+    pub fn integers(&self) -> String {
+        let images = grouped(self.score_images.into());
+        match self.largest_loss() {
+            Some((row, loss)) if loss > 0.0 => format!(
+                "Integers: at most {loss:.2} points below float (tract) on {images} images, in {}.",
+                row.name
+            ),
+            _ => format!("Integers: no config is below float (tract) on {images} images."),
+        }
+    }
+
+    /// Largest arena above the bound that no placement can be below, per cent.
+    #[must_use]
+    pub fn arena_percent(&self) -> f64 {
+        let above = |row: &Row| 100.0 * (f64::from(row.arena_bytes) / f64::from(row.live_bytes.max(1)) - 1.0);
+        self.rows.iter().map(above).fold(0.0, f64::max)
+    }
+
+    /// What the image costs and saves, a sentence each: what, the alternative, the one image.
+    #[must_use]
+    pub fn sentences(&self) -> Vec<String> {
         let anchors = self.anchors().count();
         let configs = self.rows.len();
         let sum =
@@ -143,6 +172,11 @@ impl Facts {
                 kib(sum(&arena, false)),
                 kib(u64::from(self.arena_bytes))
             ),
+            format!(
+                "Arena: at most {:.1} % above the bytes that are alive at once, which no placement can be below.",
+                self.arena_percent()
+            ),
+            self.integers(),
             format!(
                 "Overhead: {} beyond weights, biases and requantisation, {:.1} % of them.",
                 kib(image.saturating_sub(self.payload_bytes)),

@@ -30,7 +30,7 @@ pub fn table(facts: &Facts) -> String {
     }
     let _ = writeln!(text, "{rule}");
     text.push_str("least: no placement of the tensors can need less · own: flash that no other config uses\n\n");
-    for sentence in facts.comparison() {
+    for sentence in facts.sentences() {
         let _ = writeln!(text, "{sentence}");
     }
     text

@@ -4,6 +4,7 @@
 //! finds, `tests/fuzz_seeds.rs` feeds it seeded mutations and everything that was ever found.
 #![forbid(unsafe_code)]
 
+pub mod onnx;
 mod parse;
 mod random;
 mod run;

@@ -1,0 +1,264 @@
+//! Everything that comes from outside and is wrong is refused with the exact sentence that a person needs.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use kernels::arch::Scalar;
+use plan::{ConfigId, Image, Rule, sample};
+use runtime::{Budget, Engine, RunError, policy};
+use stitch::error::Error;
+use stitch::pipeline::{self, Options, Quiet, Stage};
+use stitch::{family, pipeline::Compiled};
+use support::onnx::{Attribute, Message, model, noise, node, tensor};
+
+/// Pictures of the bundled family: 32x32, ten classes.
+const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/cifar-cnn/data");
+
+/// A family of two small networks in a folder of its own, to be damaged.
+struct Family {
+    folder: PathBuf,
+}
+
+/// What one network of the family looks like.
+#[derive(Clone, Copy)]
+struct Net {
+    channels: i64,
+    side: i64,
+    stride: &'static [i64],
+    /// Operator between stem and block.
+    middle: &'static str,
+    /// First weight of the stem.
+    first_weight: f32,
+}
+
+const NET: Net = Net { channels: 4, side: 32, stride: &[1, 1], middle: "Relu", first_weight: 0.5 };
+
+impl Net {
+    /// Stem, one residual block, mean, dense layer.
+    fn onnx(self) -> Vec<u8> {
+        let Self { channels, side, stride, middle, first_weight } = self;
+        let weights = |name: &str, inputs: i64, seed: u32| {
+            let count = channels * inputs * 9;
+            let mut values: Vec<f32> = noise(count as usize, seed).iter().map(|value| value / 3.0).collect();
+            if name == "w1" {
+                values[0] = first_weight;
+            }
+            tensor(name, &[channels, inputs, 3, 3], &values)
+        };
+        let dense: Vec<f32> = noise((channels * 10) as usize, 9);
+        let tensors = [
+            weights("w1", 3, 1),
+            weights("w2", channels, 2),
+            weights("w3", channels, 3),
+            tensor("w4", &[channels, 10], &dense),
+        ];
+        let same = ("pads", Attribute::Ints(&[1, 1, 1, 1]));
+        let nodes: [Message; 9] = [
+            node("Conv", &["x", "w1"], "c1", &[same, ("strides", Attribute::Ints(stride))]),
+            node(middle, &["c1"], "t1", &[]),
+            node("Conv", &["t1", "w2"], "c2", &[same]),
+            node("Relu", &["c2"], "t2", &[]),
+            node("Conv", &["t2", "w3"], "c3", &[same]),
+            node("Add", &["c3", "t1"], "t3", &[]),
+            node("GlobalAveragePool", &["t3"], "p", &[]),
+            node("Flatten", &["p"], "f", &[]),
+            node("Gemm", &["f", "w4"], "y", &[]),
+        ];
+        model(&[1, 3, side, side], &tensors, &nodes)
+    }
+}
+
+impl Family {
+    fn new(name: &str) -> Self {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir_all(&folder).expect("the folder of the tests can be written");
+        let family = Self { folder };
+        family.net("a", NET);
+        family.net("b", Net { channels: 8, ..NET });
+        family.description(&format!("{DATA}/calibration"), &format!("{DATA}/test"));
+        family
+    }
+
+    fn net(&self, name: &str, net: Net) {
+        fs::write(self.folder.join(format!("{name}.onnx")), net.onnx()).expect("a network is written");
+    }
+
+    fn description(&self, calibration: &str, test: &str) {
+        let labels: Vec<String> = (0..10).map(|class| format!("\"class {class}\"")).collect();
+        let text = format!(
+            "name = \"pair\"\nlabels = [{}]\n[input]\nheight = 32\nwidth = 32\nchannels = 3\nmean = [0.5, 0.5, 0.5]\n\
+             std = [0.25, 0.25, 0.25]\n[data]\ncalibration = {calibration:?}\ntest = {test:?}\n\
+             [[anchor]]\nname = \"a\"\nfile = \"a.onnx\"\n[[anchor]]\nname = \"b\"\nfile = \"b.onnx\"\n",
+            labels.join(", ")
+        );
+        fs::write(self.folder.join("family.toml"), text).expect("the description is written");
+    }
+
+    /// A copy of the calibration pictures of which only the first `count` have labels.
+    fn pictures(&self, count: usize) -> String {
+        let folder = self.folder.join(format!("pictures-{count}"));
+        fs::create_dir_all(&folder).expect("the folder of the tests can be written");
+        let labels = fs::read_to_string(format!("{DATA}/calibration/labels.txt")).expect("labels can be read");
+        let labels: String = labels.lines().take(count).map(|line| format!("{line}\n")).collect();
+        fs::write(folder.join("labels.txt"), labels).expect("labels are written");
+        fs::copy(format!("{DATA}/calibration/sheet-00.png"), folder.join("sheet-00.png")).expect("a sheet is copied");
+        folder.to_string_lossy().into_owned()
+    }
+
+    fn compile(&self) -> Result<Compiled, Error> {
+        let spec = family::read(&self.folder.join("family.toml"))?;
+        pipeline::compile(&spec, Options { score_images: 20, stop_after: Stage::Verify }, &Quiet)
+    }
+
+    /// The sentence of the refusal, with the folder of the test written as `DIR`.
+    fn refusal(&self) -> String {
+        let error = self.compile().expect_err("the family is damaged").to_string();
+        error.replace(&*self.folder.to_string_lossy(), "DIR")
+    }
+}
+
+#[test]
+fn the_family_compiles_before_it_is_damaged() {
+    let Compiled::Image(bytes) = Family::new("whole").compile().unwrap_or_else(|error| panic!("{error}")) else {
+        panic!("no image")
+    };
+    let image = Image::parse(&bytes).expect("the compiler writes valid images");
+    assert_eq!((image.meta().anchors, image.configs() >= 2), (2, true));
+}
+
+#[test]
+fn an_operation_that_is_not_supported_is_named_with_its_node() {
+    let family = Family::new("operation");
+    family.net("b", Net { middle: "Softmax", ..NET });
+    assert_eq!(family.refusal(), "OPERATION");
+}
+
+#[test]
+fn an_attribute_that_is_not_supported_is_named_with_its_node() {
+    let family = Family::new("attribute");
+    family.net("a", Net { stride: &[0, 1], ..NET });
+    assert_eq!(family.refusal(), "ATTRIBUTE");
+}
+
+#[test]
+fn anchors_whose_inputs_differ_are_refused() {
+    let family = Family::new("inputs");
+    family.net("b", Net { side: 16, ..NET });
+    assert_eq!(family.refusal(), "INPUTS");
+}
+
+#[test]
+fn anchors_without_matching_cuts_are_refused() {
+    let family = Family::new("cuts");
+    family.net("b", Net { stride: &[2, 2], ..NET });
+    assert_eq!(family.refusal(), "CUTS");
+}
+
+#[test]
+fn weights_that_are_not_numbers_are_refused() {
+    let family = Family::new("nan");
+    family.net("b", Net { first_weight: f32::NAN, ..NET });
+    assert_eq!(family.refusal(), "NAN");
+}
+
+#[test]
+fn an_empty_an_unreadable_and_a_small_image_set_are_refused() {
+    let family = Family::new("pictures");
+    let test = format!("{DATA}/test");
+    family.description(&family.pictures(0), &test);
+    assert_eq!(family.refusal(), "EMPTY");
+    family.description(&family.pictures(15), &test);
+    assert_eq!(family.refusal(), "SMALL");
+    family.description("missing", &test);
+    assert_eq!(family.refusal(), "MISSING");
+    let broken = family.pictures(16);
+    fs::write(Path::new(&broken).join("sheet-00.png"), b"no picture").expect("a file is written");
+    family.description(&broken, &test);
+    assert_eq!(family.refusal(), "BROKEN");
+}
+
+#[test]
+fn an_image_truncated_anywhere_is_refused() {
+    let bytes = sample::writer().finish();
+    for len in 0..bytes.len() {
+        let error = Image::parse(&bytes[..len]).expect_err("it is too short");
+        let expected = if len < plan::layout::HEADER_LEN { Rule::Magic } else { Rule::Length };
+        assert_eq!(error.rule, expected, "{len} bytes: {error}");
+    }
+    let error = Image::parse(&bytes[..100]).expect_err("it is too short").to_string();
+    assert_eq!(error, "TRUNCATED");
+}
+
+#[test]
+fn an_image_changed_at_any_byte_is_refused() {
+    let bytes = sample::writer().finish();
+    for place in 0..bytes.len() {
+        for flip in [0x01, 0x80, 0xff] {
+            let mut changed = bytes.clone();
+            changed[place] ^= flip;
+            let error = Image::parse(&changed).expect_err("a byte is changed");
+            let expected = match place {
+                0..4 => Rule::Magic,
+                4 => Rule::Version,
+                8..12 => Rule::Length,
+                _ => Rule::Checksum,
+            };
+            assert_eq!(error.rule, expected, "byte {place}: {error}");
+        }
+    }
+    let mut changed = bytes;
+    changed[200] ^= 1;
+    let error = Image::parse(&changed).expect_err("a byte is changed").to_string();
+    assert!(error.starts_with("CHANGED"), "{error}");
+}
+
+#[test]
+fn an_arena_one_byte_too_small_is_refused_with_the_bytes_needed() {
+    let bytes = sample::writer().finish();
+    let image = Image::parse(&bytes).expect("the sample is valid");
+    let of = |number| image.config(ConfigId(number)).arena_bytes;
+    let smallest = (0..image.configs()).map(of).min().expect("a config");
+    let mut arena = vec![0; smallest as usize - 1];
+    let error = Engine::new(Scalar, image, &mut arena).err().expect("the arena is too small");
+    assert_eq!(error, RunError::ArenaTooSmall { found: smallest - 16, needed: smallest });
+    assert_eq!(error.to_string(), format!("the arena has {} usable bytes, {smallest} are needed", smallest - 16));
+    // An arena that holds the smallest config, but not the one that is asked for.
+    let (config, needed) = (0..image.configs()).map(|n| (n, of(n))).max_by_key(|(_, bytes)| *bytes).expect("a config");
+    let mut arena = vec![0; needed as usize - 1];
+    let mut engine = Engine::new(Scalar, image, &mut arena).expect("the smallest config fits");
+    let error = engine.run_config(ConfigId(config)).expect_err("the arena is too small");
+    assert_eq!(error, RunError::ArenaTooSmall { found: needed - 16, needed });
+}
+
+#[test]
+fn a_budget_below_the_cheapest_config_is_refused_with_what_would_do() {
+    let bytes = sample::writer().finish();
+    let image = Image::parse(&bytes).expect("the sample is valid");
+    let configs = || (0..image.configs()).map(|number| image.config(ConfigId(number)));
+    let needed_ticks = configs().map(|config| u64::from(config.ticks)).min().expect("a config");
+    let needed_bytes = configs().map(|config| config.arena_bytes).min().expect("a config");
+    let refused = Err(RunError::BudgetTooSmall { needed_ticks, needed_bytes });
+    assert_eq!(policy::choose(&image, Budget { ticks: Some(needed_ticks - 1), arena_bytes: None }), refused);
+    assert_eq!(policy::choose(&image, Budget { ticks: None, arena_bytes: Some(needed_bytes - 1) }), refused);
+    assert!(policy::choose(&image, Budget { ticks: Some(needed_ticks), arena_bytes: None }).is_ok());
+    assert_eq!(
+        RunError::BudgetTooSmall { needed_ticks, needed_bytes }.to_string(),
+        format!(
+            "no config fits the budget: the cheapest needs {needed_ticks} ticks, the smallest {needed_bytes} bytes"
+        )
+    );
+}
+
+#[test]
+fn an_input_of_another_size_is_refused() {
+    let bytes = sample::writer().finish();
+    let image = Image::parse(&bytes).expect("the sample is valid");
+    let mut arena = vec![0; image.meta().arena_bytes as usize];
+    let mut engine = Engine::new(Scalar, image, &mut arena).expect("the arena is large enough");
+    for len in [0, 47, 49] {
+        let error = engine.preprocess(&vec![0; len]).expect_err("the input is 4x4x3");
+        assert_eq!(error.to_string(), format!("the input has {len} elements, the image expects 48"));
+    }
+    assert!(engine.preprocess(&[0; 48]).is_ok());
+}

@@ -1,0 +1,89 @@
+//! The bundled family from its ONNX files to an image that runs: what holds for every config.
+
+use std::path::Path;
+
+use kernels::arch::Scalar;
+use plan::Image;
+use runtime::{Budget, Engine, policy};
+use stitch::family::{self, FamilySpec};
+use stitch::pipeline::{self, Compiled, Options, Quiet, Stage};
+use stitch::report::Facts;
+use stitch::{cut, error, verify};
+
+/// Test images behind the scores: these tests ask about bytes, not about accuracy.
+const IMAGES: usize = 24;
+
+fn spec() -> FamilySpec {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/cifar-cnn/family.toml");
+    family::read(&path).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn compile(spec: &FamilySpec) -> Vec<u8> {
+    let options = Options { score_images: IMAGES, stop_after: Stage::Verify };
+    match pipeline::compile(spec, options, &Quiet) {
+        Ok(Compiled::Image(bytes)) => bytes,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn two_compilations_give_one_image_that_keeps_its_bounds() {
+    let spec = spec();
+    let bytes = compile(&spec);
+    // Invariant 9: same input, same bytes, whatever the number of threads.
+    let single = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a thread");
+    assert!(bytes == single.install(|| compile(&spec)), "two compilations differ");
+
+    let image = Image::parse(&bytes).expect("the compiler writes valid images");
+    let facts = Facts::of(&image);
+    assert_eq!(usize::from(image.meta().anchors), spec.anchors.len());
+    assert!(facts.rows.len() > spec.anchors.len(), "no stitched config ships");
+    assert!(facts.overhead_percent() <= 3.0, "overhead {} %", facts.overhead_percent());
+    assert!(facts.arena_percent() <= 5.0, "arena {} % above the bound", facts.arena_percent());
+    assert!(bytes.len() <= 2_000_000, "{} bytes", bytes.len());
+
+    // A run that has begun as the costliest config can be handed a path that ends sooner, and bytes stay equal.
+    let mut arena = vec![0; image.meta().arena_bytes as usize];
+    let mut engine = Engine::new(Scalar, image, &mut arena).expect("the arena is the image's own");
+    let last = policy::choose(&image, Budget::default()).expect("no limit");
+    let input: Vec<i8> = image.test_input().iter().map(|&byte| byte.cast_signed()).collect();
+    let mut switched = 0;
+    for done in 1..image.config(last).segments {
+        engine.input_mut().copy_from_slice(&input);
+        engine.begin(last).expect("it fits");
+        for _ in 0..done {
+            engine.step().expect("a step");
+        }
+        let next = policy::reconsider(&image, last, done, 0, u32::MAX);
+        engine.switch(next).expect("it shares the path");
+        switched += usize::from(next != last);
+        while engine.done() < image.config(next).segments {
+            engine.step().expect("a step");
+        }
+        let output: Vec<u8> = engine.features().iter().map(|value| value.cast_unsigned()).collect();
+        assert_eq!(output, image.test_output(next), "after {done} segments of {last:?}, as {next:?}");
+    }
+    assert!(switched > 0, "no config leads down from {last:?}");
+}
+
+#[test]
+fn a_float_path_that_is_not_the_file_is_refused() {
+    let spec = spec();
+    let graphs = pipeline::graphs(&spec).unwrap_or_else(|error| panic!("{error}"));
+    let mut anchors = cut::cut(graphs, cut::Direction::Up).unwrap_or_else(|error| panic!("{error}")).anchors;
+    let file = spec.anchors[0].read().unwrap_or_else(|error| panic!("{error}"));
+    let images = vec![vec![0.5; 32 * 32 * 3]];
+    assert!(verify::float_path(&file, &anchors[0].graph, &images).is_ok());
+    for node in &mut anchors[0].graph.nodes {
+        if let stitch::graph::Op::Conv { bias, .. } = &mut node.op {
+            bias[0] += 0.05;
+        }
+    }
+    match verify::float_path(&file, &anchors[0].graph, &images) {
+        Err(error @ error::Error::Stage { stage: "simplify", .. }) => {
+            let text = error.to_string();
+            assert!(text.contains("`small` on calibration image 0, output") && text.contains("the ONNX file gives"), "{text}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
