@@ -42,26 +42,34 @@ impl<T: Field, const N: usize> Field for [T; N] {
     }
 }
 
-/// CRC-32 (ISO-HDLC, the one of zip and Ethernet), four bits at a time: 64 bytes of table.
+/// What each byte does to a CRC-32. On a Cortex-M4, 5.4 instructions a byte for 1 KiB of flash; tables for four
+/// bytes at once take 3.5 for 4 KiB, too much for what is done once per start.
+static CRC_TABLE: [u32; 256] = crc_table();
+
+const fn crc_table() -> [u32; 256] {
+    let mut table = [0u32; 256];
+    let mut index = 0;
+    while index < table.len() {
+        let mut value = index as u32;
+        let mut bit = 0;
+        while bit < 8 {
+            value = if value & 1 == 1 { (value >> 1) ^ 0xedb8_8320 } else { value >> 1 };
+            bit += 1;
+        }
+        table[index] = value;
+        index += 1;
+    }
+    table
+}
+
+/// CRC-32 (ISO-HDLC, the one of zip and Ethernet), a byte at a time.
 #[must_use]
 pub fn crc32<'a>(bytes: impl IntoIterator<Item = &'a u8>) -> u32 {
-    const TABLE: [u32; 16] = {
-        let mut table = [0u32; 16];
-        let mut index = 0;
-        while index < 16 {
-            let mut value = index as u32;
-            let mut bit = 0;
-            while bit < 4 {
-                value = if value & 1 == 1 { (value >> 1) ^ 0xedb8_8320 } else { value >> 1 };
-                bit += 1;
-            }
-            table[index] = value;
-            index += 1;
-        }
-        table
+    let step = |crc: u32, &byte: &u8| {
+        let [low, ..] = crc.to_le_bytes();
+        (crc >> 8) ^ CRC_TABLE[usize::from(low ^ byte)]
     };
-    let step = |crc: u32| (crc >> 4) ^ TABLE[(crc & 15) as usize];
-    !bytes.into_iter().fold(u32::MAX, |crc, &byte| step(step(crc ^ u32::from(byte))))
+    !bytes.into_iter().fold(u32::MAX, step)
 }
 
 /// Checksum of an image: of all its bytes but the four that hold it.
@@ -81,12 +89,43 @@ pub fn seal(image: &mut [u8]) {
 
 #[cfg(test)]
 mod tests {
+    use alloc::vec::Vec;
+
     use super::*;
 
     #[test]
     fn crc_of_the_check_string() {
         // The check value that the catalogue of CRC algorithms gives for CRC-32/ISO-HDLC.
         assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
+    }
+
+    /// By the definition: bit by bit, without a table.
+    fn naive(bytes: impl Iterator<Item = u8>) -> u32 {
+        !bytes.fold(u32::MAX, |crc, byte| {
+            (0..8).fold(crc ^ u32::from(byte), |crc, _| (crc >> 1) ^ if crc & 1 == 1 { 0xedb8_8320 } else { 0 })
+        })
+    }
+
+    #[test]
+    fn checksum_is_the_naive_crc_of_all_bytes_but_its_own() {
+        let bytes: Vec<u8> = (0..1100u32).map(|index| ((index * 7919) >> 3) as u8).collect();
+        // Every length around the field, and enough of them to meet each entry of the table.
+        for len in (0..300).chain([511, 512, 513, 1023, 1024, 1025, 1100]) {
+            let mut image = bytes[..len].to_vec();
+            let field = CRC_OFFSET..CRC_OFFSET + 4;
+            let others = image.iter().enumerate().filter(|(index, _)| !field.contains(index)).map(|(_, &byte)| byte);
+            let expected = naive(others);
+            assert_eq!(checksum(&image), expected, "{len} bytes");
+            seal(&mut image);
+            assert_eq!(checksum(&image), expected, "{len} bytes: the field is not part of the sum");
+        }
+    }
+
+    #[test]
+    fn crc_of_each_byte_is_the_naive_one() {
+        for byte in 0..=u8::MAX {
+            assert_eq!(crc32(&[byte]), naive([byte].into_iter()), "{byte:#04x}");
+        }
     }
 
     #[test]
