@@ -34,36 +34,37 @@ struct Net {
 const NET: Net = Net { channels: 4, side: 32, stride: &[1, 1], middle: "Relu", first_weight: 0.5 };
 
 impl Net {
-    /// Stem, one residual block, mean, dense layer.
+    /// Stem, two residual blocks, mean, dense layer.
     fn onnx(self) -> Vec<u8> {
         let Self { channels, side, stride, middle, first_weight } = self;
         let weights = |name: &str, inputs: i64, seed: u32| {
             let count = channels * inputs * 9;
             let mut values: Vec<f32> = noise(count as usize, seed).iter().map(|value| value / 3.0).collect();
-            if name == "w1" {
+            if name == "stem" {
                 values[0] = first_weight;
             }
             tensor(name, &[channels, inputs, 3, 3], &values)
         };
         let dense: Vec<f32> = noise((channels * 10) as usize, 9);
-        let tensors = [
-            weights("w1", 3, 1),
-            weights("w2", channels, 2),
-            weights("w3", channels, 3),
-            tensor("w4", &[channels, 10], &dense),
-        ];
+        let mut tensors = vec![weights("stem", 3, 1), tensor("dense", &[channels, 10], &dense)];
         let same = ("pads", Attribute::Ints(&[1, 1, 1, 1]));
-        let nodes: [Message; 9] = [
-            node("Conv", &["x", "w1"], "c1", &[same, ("strides", Attribute::Ints(stride))]),
-            node(middle, &["c1"], "t1", &[]),
-            node("Conv", &["t1", "w2"], "c2", &[same]),
-            node("Relu", &["c2"], "t2", &[]),
-            node("Conv", &["t2", "w3"], "c3", &[same]),
-            node("Add", &["c3", "t1"], "t3", &[]),
-            node("GlobalAveragePool", &["t3"], "p", &[]),
-            node("Flatten", &["p"], "f", &[]),
-            node("Gemm", &["f", "w4"], "y", &[]),
+        let mut nodes: Vec<Message> = vec![
+            node("Conv", &["x", "stem"], "s", &[same, ("strides", Attribute::Ints(stride))]),
+            node(middle, &["s"], "block0", &[]),
         ];
+        for block in 0..2 {
+            let name = |what: &str| format!("{what}{block}");
+            let [from, to] = [format!("block{block}"), format!("block{}", block + 1)];
+            tensors.push(weights(&name("v"), channels, 2 + block));
+            tensors.push(weights(&name("w"), channels, 4 + block));
+            nodes.push(node("Conv", &[&from, &name("v")], &name("c"), &[same]));
+            nodes.push(node("Relu", &[&name("c")], &name("r"), &[]));
+            nodes.push(node("Conv", &[&name("r"), &name("w")], &name("d"), &[same]));
+            nodes.push(node("Add", &[&name("d"), &from], &to, &[]));
+        }
+        nodes.push(node("GlobalAveragePool", &["block2"], "p", &[]));
+        nodes.push(node("Flatten", &["p"], "f", &[]));
+        nodes.push(node("Gemm", &["f", "dense"], "y", &[]));
         model(&[1, 3, side, side], &tensors, &nodes)
     }
 }
@@ -131,35 +132,40 @@ fn the_family_compiles_before_it_is_damaged() {
 fn an_operation_that_is_not_supported_is_named_with_its_node() {
     let family = Family::new("operation");
     family.net("b", Net { middle: "Softmax", ..NET });
-    assert_eq!(family.refusal(), "OPERATION");
+    assert_eq!(
+        family.refusal(),
+        "b: node `the_Softmax` (Softmax) is not supported: supported operators are Add, AveragePool, BatchNormalization, \
+         Clip, Concat, Constant, Conv, Dropout, Flatten, Gemm, GlobalAveragePool, Identity, MatMul, MaxPool, Pad, \
+         ReduceMean, Relu, Reshape, Resize, Slice, Squeeze, Unsqueeze"
+    );
 }
 
 #[test]
 fn an_attribute_that_is_not_supported_is_named_with_its_node() {
     let family = Family::new("attribute");
     family.net("a", Net { stride: &[0, 1], ..NET });
-    assert_eq!(family.refusal(), "ATTRIBUTE");
+    assert_eq!(family.refusal(), "a: node `the_Conv` (Conv) is not supported: strides = [0, 1]; two positive numbers are expected");
 }
 
 #[test]
 fn anchors_whose_inputs_differ_are_refused() {
     let family = Family::new("inputs");
     family.net("b", Net { side: 16, ..NET });
-    assert_eq!(family.refusal(), "INPUTS");
+    assert_eq!(family.refusal(), "family: the input of `b` is [16, 16, 3] [H, W, C], [input] says [32, 32, 3]");
 }
 
 #[test]
 fn anchors_without_matching_cuts_are_refused() {
     let family = Family::new("cuts");
     family.net("b", Net { stride: &[2, 2], ..NET });
-    assert_eq!(family.refusal(), "CUTS");
+    assert_eq!(family.refusal(), "family: no cut of `a` has the rows and columns of a cut of `b`: nothing can be stitched");
 }
 
 #[test]
 fn weights_that_are_not_numbers_are_refused() {
     let family = Family::new("nan");
     family.net("b", Net { first_weight: f32::NAN, ..NET });
-    assert_eq!(family.refusal(), "NAN");
+    assert_eq!(family.refusal(), "b: `stem` holds NaN at element 0; every weight must be finite");
 }
 
 #[test]
@@ -167,15 +173,15 @@ fn an_empty_an_unreadable_and_a_small_image_set_are_refused() {
     let family = Family::new("pictures");
     let test = format!("{DATA}/test");
     family.description(&family.pictures(0), &test);
-    assert_eq!(family.refusal(), "EMPTY");
+    assert_eq!(family.refusal(), "DIR/pictures-0/labels.txt: no labels: the set is empty");
     family.description(&family.pictures(15), &test);
-    assert_eq!(family.refusal(), "SMALL");
+    assert_eq!(family.refusal(), "learn: 15 images, at least 16 are needed");
     family.description("missing", &test);
-    assert_eq!(family.refusal(), "MISSING");
+    assert_eq!(family.refusal(), "DIR/missing: No such file or directory (os error 2)");
     let broken = family.pictures(16);
     fs::write(Path::new(&broken).join("sheet-00.png"), b"no picture").expect("a file is written");
     family.description(&broken, &test);
-    assert_eq!(family.refusal(), "BROKEN");
+    assert_eq!(family.refusal(), "DIR/pictures-16/sheet-00.png: Invalid PNG signature.");
 }
 
 #[test]
@@ -187,7 +193,8 @@ fn an_image_truncated_anywhere_is_refused() {
         assert_eq!(error.rule, expected, "{len} bytes: {error}");
     }
     let error = Image::parse(&bytes[..100]).expect_err("it is too short").to_string();
-    assert_eq!(error, "TRUNCATED");
+    assert_eq!(error, "not a valid image: Header record 0: found 100, expected 3802: rule V3: The length in the header is the length of \
+         the bytes.");
 }
 
 #[test]
@@ -207,10 +214,17 @@ fn an_image_changed_at_any_byte_is_refused() {
             assert_eq!(error.rule, expected, "byte {place}: {error}");
         }
     }
+    let stored = u32::from_le_bytes([bytes[12], bytes[13], bytes[14], bytes[15]]);
     let mut changed = bytes;
     changed[200] ^= 1;
-    let error = Image::parse(&changed).expect_err("a byte is changed").to_string();
-    assert!(error.starts_with("CHANGED"), "{error}");
+    let found = plan::checksum(&changed);
+    assert_eq!(
+        Image::parse(&changed).expect_err("a byte is changed").to_string(),
+        format!(
+            "not a valid image: Header record 0: found {found}, expected {stored}: rule V4: The CRC-32 of every other byte \
+             is the one in the header."
+        )
+    );
 }
 
 #[test]

@@ -26,7 +26,10 @@ impl Judge {
     /// # Errors
     /// [`Error::Stage`] with what tract said.
     pub fn of_file(bytes: &[u8], shape: [usize; 3]) -> Result<Self, Error> {
-        let proto = tract_onnx::onnx().proto_model_for_read(&mut &bytes[..]).map_err(bad)?;
+        let mut proto = tract_onnx::onnx().proto_model_for_read(&mut &bytes[..]).map_err(bad)?;
+        // ONNX lets nodes share a name, tract does not.
+        let nodes = proto.graph.iter_mut().flat_map(|graph| &mut graph.node);
+        nodes.enumerate().for_each(|(number, node)| node.name = format!("{number} {}", node.name));
         Self::new(&proto, shape)
     }
 

@@ -15,6 +15,32 @@ use crate::graph::{Clamp, Graph, Node, Op, PoolKind, Window};
 /// Largest side of a map, and largest number in a window: products of a few of them fit 64 bits.
 const LARGEST: usize = 65_535;
 
+/// Operators of the standard domain that are read.
+pub const OPERATORS: [&str; 22] = [
+    "Add",
+    "AveragePool",
+    "BatchNormalization",
+    "Clip",
+    "Concat",
+    "Constant",
+    "Conv",
+    "Dropout",
+    "Flatten",
+    "Gemm",
+    "GlobalAveragePool",
+    "Identity",
+    "MatMul",
+    "MaxPool",
+    "Pad",
+    "ReduceMean",
+    "Relu",
+    "Reshape",
+    "Resize",
+    "Slice",
+    "Squeeze",
+    "Unsqueeze",
+];
+
 /// What an ONNX value name stands for.
 #[derive(Clone, Debug)]
 enum Value {
@@ -240,6 +266,9 @@ impl Import<'_> {
         if !matches!(node.domain.as_str(), "" | "ai.onnx") {
             return Err(self.refuse(node, format!("an operator of the domain `{}`", node.domain)));
         }
+        if let Some(name) = node.output.iter().find(|name| self.values.contains_key(*name)) {
+            return Err(self.refuse(node, format!("it computes `{name}`, which exists already; names must differ")));
+        }
         match node.op_type.as_str() {
             "Conv" => self.conv(node),
             "BatchNormalization" => self.batch_norm(node),
@@ -271,7 +300,7 @@ impl Import<'_> {
             "Pad" => self.pad(node),
             "Slice" => self.slice(node),
             "Concat" => self.concat(node),
-            "Resize" | "Upsample" => self.resize(node),
+            "Resize" | "Upsample" => self.resize(node), // Upsample is what Resize was before opset 10
             "Identity" | "Dropout" => {
                 let value = self.value(node, 0)?.clone();
                 self.bind(node, value);
@@ -284,7 +313,7 @@ impl Import<'_> {
                 self.bind(node, value);
                 Ok(())
             }
-            _ => Err(self.refuse(node, "the operator is not known; see `stitchnet inspect --help` for those that are")),
+            _ => Err(self.refuse(node, format!("supported operators are {}", OPERATORS.join(", ")))),
         }
     }
 
