@@ -158,9 +158,9 @@ fn ends(image: &Image<'_>, record: &Segment, at: At) -> Check {
 
 /// V15 to V18 for the ops of one segment. `own` gives a tensor's position in the segment.
 fn lifetimes(image: &Image<'_>, record: &Segment, own: &impl Fn(TensorId) -> Option<u16>) -> Check {
-    // Channels written so far, and the last op that reads each tensor (`u16::MAX`: the segment's output).
+    // Channels written so far, and the last op that reads or writes each tensor (`u16::MAX`: the segment's output).
     let mut written = [0u16; MAX_SEGMENT_TENSORS];
-    let mut last_read = [0u16; MAX_SEGMENT_TENSORS];
+    let mut last_use = [0u16; MAX_SEGMENT_TENSORS];
     let local =
         |id: TensorId, at: At| own(id).map(usize::from).ok_or_else(|| at.refuse(Rule::Reference, id.0, record.tensors));
     let set = |table: &mut [u16], index: usize, value: u16| {
@@ -173,13 +173,15 @@ fn lifetimes(image: &Image<'_>, record: &Segment, own: &impl Fn(TensorId) -> Opt
         let id = OpId(record.first_op + step);
         let at = At { section: Section::Ops, record: id.index() };
         let op = image.op(id);
-        set(&mut last_read, local(op.input, at)?, step);
+        for id in [op.input, op.output] {
+            set(&mut last_use, local(id, at)?, step);
+        }
         if op.input2.0 != NO_TENSOR {
-            set(&mut last_read, local(op.input2, at)?, step);
+            set(&mut last_use, local(op.input2, at)?, step);
         }
     }
     let segment_at = At { section: Section::Segments, record: 0 };
-    set(&mut last_read, local(record.output, segment_at)?, u16::MAX);
+    set(&mut last_use, local(record.output, segment_at)?, u16::MAX);
     set(&mut written, local(record.input, segment_at)?, image.tensor(record.input).shape[2]);
     for step in 0..record.ops {
         let id = OpId(record.first_op + step);
@@ -207,7 +209,7 @@ fn lifetimes(image: &Image<'_>, record: &Segment, own: &impl Fn(TensorId) -> Opt
             let fresh_tensor = image.tensor(fresh);
             for other in 0..record.tensors {
                 let index = usize::from(other);
-                let live = get(&written, index) > 0 && get(&last_read, index) >= step || index == output;
+                let live = get(&written, index) > 0 && get(&last_use, index) >= step || index == output;
                 if index != fresh_local
                     && live
                     && overlap(&fresh_tensor, &image.tensor(TensorId(record.first_tensor + other)))

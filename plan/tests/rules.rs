@@ -2,7 +2,7 @@
 //! that is reported.
 
 use plan::layout::{HEADER_LEN, NO_TENSOR, SECTION_ENTRY_LEN};
-use plan::{CutId, Image, ImageWriter, OpId, OpKind, Rule, SegmentId, SegmentKind, TensorId, sample, seal};
+use plan::{CutId, Image, ImageWriter, Op, OpId, OpKind, Rule, SegmentId, SegmentKind, TensorId, sample, seal};
 
 /// Breaks a rule in the parts, before they become bytes.
 type BreakParts = fn(&mut ImageWriter);
@@ -78,6 +78,24 @@ fn every_rule_is_enforced() {
         }),
         (Rule::Placement, "an offset that is not aligned", |w| w.tensors[2].offset += 1),
         (Rule::Placement, "a tensor behind the peak", |w| w.tensors[2].offset += 4096),
+        (Rule::Placement, "a tensor over one that is half written and never read", |w| {
+            let stitch = w.segments.len() - 1;
+            let first = w.segments[stitch].first_tensor;
+            let [input, half, other] = [0, 2, 3].map(|local| TensorId(first + local));
+            w.tensors[half.index()].shape = [4, 4, 8];
+            let mut over = w.tensors[half.index()];
+            over.shape = [4, 4, 4];
+            w.tensors.push(over);
+            let mut conv = w.ops.pop().unwrap();
+            conv.scratch = TensorId(NO_TENSOR);
+            let moved = |input, output, first_channel| {
+                let op = Op { kind: OpKind::Move, groups: 4, step: [1; 2], repeat: [1; 2], ..conv };
+                Op { input, output, first_channel, ..op }
+            };
+            w.ops.extend([moved(input, half, 0), moved(input, other, 0), moved(other, half, 4), conv]);
+            w.segments[stitch].tensors += 1;
+            w.segments[stitch].ops += 3;
+        }),
         (Rule::SegmentEnds, "an input that is not at its end", |w| {
             w.tensors[0].offset = 16;
         }),
