@@ -4,29 +4,30 @@
 
 use std::path::Path;
 
-use plan::{Image, sample};
-use support::{Random, mutate, parse_any, reseal, run_any};
+use plan::Image;
+use support::{Random, mutate, parse_any, reseal, run_any, seeds};
 
 /// Mutated images of one run; a second or two.
 const IMAGES: usize = 5_000;
 
 #[test]
-fn the_sample_itself_is_run() {
-    let image = sample::writer().finish();
-    Image::parse(&image).expect("the sample is valid");
-    parse_any(&image);
-    run_any(&image);
+fn seeds_are_valid_and_run() {
+    for (name, image) in seeds() {
+        Image::parse(&image).unwrap_or_else(|error| panic!("{name}: {error}"));
+        parse_any(&image);
+        run_any(&image);
+    }
 }
 
 #[test]
 fn mutated_images_are_refused_or_run() {
     let seed = Random::seed(1);
     println!("STITCHNET_SEED={seed}");
-    let sample = sample::writer().finish();
+    let seeds = seeds();
     let mut random = Random::new(seed);
     let mut valid = 0;
     for _ in 0..IMAGES {
-        let mut image = sample.clone();
+        let mut image = seeds[random.below(seeds.len())].1.clone();
         mutate(&mut random, &mut image);
         parse_any(&image);
         run_any(&image);
