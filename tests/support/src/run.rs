@@ -77,5 +77,7 @@ fn output<I: Isa>(isa: I, image: Image<'_>, id: ConfigId, arena_bytes: u32, pain
     for (value, &byte) in engine.input_mut().iter_mut().zip(image.test_input()) {
         *value = byte as i8;
     }
-    engine.run_config(id).map(<[i8]>::to_vec)
+    let output = engine.run_config(id).map(<[i8]>::to_vec)?;
+    assert!(engine.class() < image.meta().classes.max(1), "a class that the image does not have");
+    Ok(output)
 }
