@@ -37,7 +37,7 @@ rules! {
     SectionPlace = 9, "Sections are aligned, in order, apart, inside the image, and hold whole records.";
     RecordCount = 10, "A section has at least one record where one is needed, and at most 65,535.";
     KindKnown = 11, "Kinds are known and reserved fields are zero.";
-    Reference = 12, "Numbers and ranges point inside their section.";
+    Reference = 12, "Numbers and ranges point inside their section; tables and names are at most 16 times the data.";
     TensorShape = 13, "A tensor has at least one element and fewer than 2^31.";
     Partition = 14, "Segments, configs and their ranges follow one another without gap or overlap.";
     Geometry = 15, "The shapes of an op agree with its window, groups and steps.";

@@ -1,13 +1,15 @@
 //! Rules V11 to V24: the records, one pass in the order in which they depend on one another.
 //!
 //! First each record alone, then segments (their tensors and ops), then configs, then what belongs to the whole
-//! image. Ranges are partitions of their sections, so nothing is looked at twice and the cost is linear in the
-//! bytes: ops times the tensors of their own segment, which are at most 256.
+//! image. Ranges of records are partitions of their sections, and what records name of the data adds up to at most
+//! 16 times its length, so the cost is linear in the bytes: ops times the tensors of their own segment, which are at
+//! most 256.
 
 use crate::error::{ImageError, Rule, Section};
 use crate::image::Image;
 use crate::layout::{
-    ARENA_ALIGN, MAX_BIAS, MAX_INPUT_CHANNELS, MAX_PATH, MAX_REDUCTION, MAX_SEGMENT_OPS, MAX_SEGMENT_TENSORS, NO_TENSOR,
+    ARENA_ALIGN, MAX_BIAS, MAX_INPUT_CHANNELS, MAX_PATH, MAX_REDUCTION, MAX_SEGMENT_OPS, MAX_SEGMENT_TENSORS,
+    MAX_SHARING, NO_TENSOR,
 };
 use crate::record::{
     Config, ConfigId, Cut, CutId, Op, OpId, OpKind, Range, Segment, SegmentId, SegmentKind, Tensor, TensorId,
@@ -57,6 +59,7 @@ pub(crate) fn records(image: &Image<'_>) -> Check {
     for index in 0..image.cuts() {
         cut(&image.cut(CutId(index as u16)), At { section: Section::Cuts, record: index })?;
     }
+    sharing(image)?;
     let (mut ops, mut tensors) = (0, 0);
     for index in 0..image.segments() {
         let at = At { section: Section::Segments, record: index };
@@ -88,6 +91,19 @@ pub(crate) fn records(image: &Image<'_>) -> Check {
     at.equal(Rule::Partition, entries as u64, image.path_entries() as u64)?;
     at.equal(Rule::Partition, overlays as u64, image.overlays() as u64)?;
     whole(image)
+}
+
+/// V12 for all tables and names together, before any is read: many records may name one long run of bytes.
+fn sharing(image: &Image<'_>) -> Check {
+    let channels = |op: &Op| match op.kind {
+        OpKind::Conv | OpKind::Depthwise => u64::from(image.tensor(op.output).shape[2]),
+        _ => 0,
+    };
+    let ops: u64 = (0..image.ops()).map(|index| 9 * channels(&image.op(OpId(index as u16)))).sum();
+    let overlays: u64 = (0..image.overlays()).map(|index| 4 * channels(&image.op(image.any_overlay(index).op))).sum();
+    let names: u64 = (0..image.configs()).map(|number| u64::from(image.config(ConfigId(number)).name.len)).sum();
+    let at = At { section: Section::Data, record: 0 };
+    at.at_most(Rule::Reference, ops + overlays + names, MAX_SHARING * image.data_len() as u64)
 }
 
 fn tensor(record: &Tensor, at: At) -> Check {

@@ -2,7 +2,10 @@
 //! that is reported.
 
 use plan::layout::{HEADER_LEN, NO_TENSOR, SECTION_ENTRY_LEN};
-use plan::{CutId, Image, ImageWriter, Op, OpId, OpKind, Rule, SegmentId, SegmentKind, TensorId, sample, seal};
+use plan::{
+    Config, CutId, Image, ImageWriter, Op, OpId, OpKind, Rule, SegmentId, SegmentKind, Tensor, TensorId, sample,
+    seal,
+};
 
 /// Breaks a rule in the parts, before they become bytes.
 type BreakParts = fn(&mut ImageWriter);
@@ -45,6 +48,35 @@ fn every_rule_is_enforced() {
         (Rule::Reference, "a segment that is not there", |w| w.path[0] = SegmentId(77)),
         (Rule::Reference, "a name behind the data", |w| w.meta.name.offset = u32::MAX),
         (Rule::Reference, "an addition of one tensor", |w| w.ops[5].input2 = TensorId(NO_TENSOR)),
+        (Rule::Reference, "a long name that many configs share", |w| {
+            w.configs[0].name = w.put(&[b'a'; 10_000]);
+            let (config, path) = (w.configs[0], w.path[..2].to_vec());
+            for _ in 0..20 {
+                let first_segment = w.path.len() as u16;
+                w.path.extend_from_slice(&path);
+                w.configs.push(Config { first_segment, first_overlay: 1, ..config });
+            }
+            w.meta.test_outputs = w.put(&[0; 2 * 23]);
+        }),
+        (Rule::Reference, "tables that many convolutions share", |w| {
+            // The stitch computes many wide maps that nobody reads, one over the other, between scratch and output.
+            let conv = *w.ops.last().unwrap();
+            let table = w.put(&[1; 4 * 500]).offset;
+            let (weights, bias, multiplier, shifts) = (table, table, table, table);
+            let wide = Tensor { shape: [4, 4, 500], ..w.tensors[conv.output.index()] };
+            for _ in 0..200 {
+                let output = TensorId(w.tensors.len() as u16);
+                w.tensors.push(wide);
+                w.ops.push(Op { output, weights, bias, multiplier, shifts, ..conv });
+            }
+            let segment = w.segments.last_mut().unwrap();
+            segment.ops += 200;
+            segment.tensors += 200;
+            segment.peak_bytes += 4 * 4 * 500;
+            w.tensors[conv.output.index()].offset += 4 * 4 * 500;
+            w.configs[2].arena_bytes = segment.peak_bytes;
+            w.meta.arena_bytes = segment.peak_bytes;
+        }),
         (Rule::TensorShape, "an empty tensor", |w| w.tensors[0].shape[1] = 0),
         (Rule::TensorShape, "an empty cut", |w| w.cuts[0].shape[1] = 0),
         (Rule::Partition, "ops shared by two segments", |w| w.segments[1].first_op = 0),
