@@ -108,14 +108,18 @@ fn sharing(image: &Image<'_>) -> Check {
 
 fn tensor(record: &Tensor, at: At) -> Check {
     at.equal(Rule::KindKnown, record.reserved, 0u8)?;
-    at.at_least(Rule::TensorShape, record.len(), 1u8)?;
-    at.at_most(Rule::TensorShape, record.len(), (1u32 << 31) - 1)
+    elements(record.shape, at)
 }
 
 fn cut(record: &Cut, at: At) -> Check {
     at.equal(Rule::KindKnown, record.reserved, 0u8)?;
-    let len: u64 = record.shape.iter().map(|&side| u64::from(side)).product();
-    at.at_least(Rule::TensorShape, len, 1u8)
+    elements(record.shape, at)
+}
+
+fn elements(shape: [u16; 3], at: At) -> Check {
+    let len: u64 = shape.into_iter().map(u64::from).product();
+    at.at_least(Rule::TensorShape, len, 1u8)?;
+    at.at_most(Rule::TensorShape, len, (1u32 << 31) - 1)
 }
 
 /// Bytes in the arena.

@@ -3,7 +3,7 @@
 
 use plan::layout::{HEADER_LEN, NO_TENSOR, SECTION_ENTRY_LEN};
 use plan::{
-    Config, CutId, Image, ImageWriter, Op, OpId, OpKind, Rule, SegmentId, SegmentKind, Tensor, TensorId, sample,
+    Config, Cut, CutId, Image, ImageWriter, Op, OpId, OpKind, Rule, SegmentId, SegmentKind, Tensor, TensorId, sample,
     seal,
 };
 
@@ -79,6 +79,9 @@ fn every_rule_is_enforced() {
         }),
         (Rule::TensorShape, "an empty tensor", |w| w.tensors[0].shape[1] = 0),
         (Rule::TensorShape, "an empty cut", |w| w.cuts[0].shape[1] = 0),
+        (Rule::TensorShape, "a cut that no segment reaches, of 2^48 elements", |w| {
+            w.cuts.push(Cut { shape: [u16::MAX; 3], ..w.cuts[0] });
+        }),
         (Rule::Partition, "ops shared by two segments", |w| w.segments[1].first_op = 0),
         (Rule::Partition, "tensors left over", |w| {
             let copy = w.tensors[0];
