@@ -45,7 +45,7 @@ rules! {
     WriteBeforeRead = 17, "A tensor of the segment is written once, whole, and before it is read.";
     Placement = 18, "Live tensors and scratch are aligned, apart and inside the segment's peak.";
     SegmentEnds = 19, "A segment's first and last tensors are those of its cuts and lie at the two ends.";
-    Path = 20, "A config is a chain of segments from the input cut to the output cut.";
+    Path = 20, "A config is a chain of segments, none twice, from the input cut to the output cut.";
     ConfigCost = 21, "A config's cost and arena are those of its segments, and the image's arena is enough.";
     OverlayOrder = 22, "Overlays name convolutions of their path in the order in which they run.";
     SelfTest = 23, "The self test has one input and one output per config.";

@@ -366,8 +366,12 @@ fn config(image: &Image<'_>, record: &Config, at: At) -> Check {
     let (mut ticks, mut macs, mut arena) = (0u64, 0u64, 0u32);
     // Overlays follow the ops of the path, so one walk meets them all.
     let mut overlay = 0;
-    for id in image.path(record) {
+    for (step, id) in image.path(record).enumerate() {
         at.at_most(Rule::Reference, id.0, (image.segments() - 1) as u64)?;
+        // Otherwise an overlay could not say which of the two it means.
+        if image.path(record).take(step).any(|before| before == id) {
+            return Err(at.refuse(Rule::Path, id.0, step as u64));
+        }
         let segment = image.segment(id);
         at.equal(Rule::Path, segment.from.0, cut.0)?;
         cut = segment.to;

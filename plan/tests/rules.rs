@@ -90,6 +90,17 @@ fn tensor_over_a_half_written_one(w: &mut ImageWriter) {
     w.segments[stitch].ops += 3;
 }
 
+fn path_that_runs_a_segment_twice(w: &mut ImageWriter) {
+    // The residual segment leads back to where it starts.
+    w.segments[3].to = w.segments[3].from;
+    w.segments[4].from = w.segments[3].from;
+    w.path.insert(4, SegmentId(3));
+    let (ticks, macs) = (w.segments[3].ticks, w.segments[3].macs);
+    let config = &mut w.configs[1];
+    (config.segments, config.ticks, config.macs) = (config.segments + 1, config.ticks + ticks, config.macs + macs);
+    w.configs[2].first_segment += 1;
+}
+
 #[test]
 fn every_rule_is_enforced() {
     let in_parts: &[(Rule, &str, BreakParts)] = &[
@@ -142,6 +153,7 @@ fn every_rule_is_enforced() {
         }),
         (Rule::SegmentEnds, "another zero point than the cut's", |w| w.tensors[0].zero_point = 7),
         (Rule::Path, "a path that jumps", |w| w.path[1] = SegmentId(4)),
+        (Rule::Path, "a path that runs a segment twice", path_that_runs_a_segment_twice),
         (Rule::ConfigCost, "costs that do not add up", |w| w.configs[1].ticks += 1),
         (Rule::ConfigCost, "an arena too small", |w| w.meta.arena_bytes -= 16),
         (Rule::ConfigCost, "a score over 100 %", |w| w.configs[0].score = 10_001),
