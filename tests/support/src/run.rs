@@ -4,7 +4,7 @@ use kernels::Isa;
 use kernels::arch::Scalar;
 use plan::layout::NO_TENSOR;
 use plan::{Config, ConfigId, Image, Op, OpId, OpKind};
-use runtime::{Engine, RunError};
+use runtime::{Engine, Progress, RunError};
 
 use crate::parse::reseal;
 
@@ -28,15 +28,15 @@ pub fn run_any(bytes: &[u8]) {
 
 fn run(bytes: &[u8]) {
     let Ok(image) = Image::parse(bytes) else { return };
-    for id in (0..image.configs().min(CONFIGS)).map(ConfigId) {
+    let small = |id: &ConfigId| {
+        let config = image.config(*id);
+        config.arena_bytes <= ARENA_BYTES && work(&image, &config) <= WORK
+    };
+    let ids = (0..image.configs().min(CONFIGS)).map(ConfigId).filter(small);
+    for (id, next) in ids.clone().zip(ids.cycle().skip(1)) {
         let config = image.config(id);
-        if config.arena_bytes > ARENA_BYTES || work(&image, &config) > WORK {
-            continue;
-        }
         let scalar = output(Scalar, image, id, config.arena_bytes, PAINT[0]);
-        // What a kernel needs of scratch is its own affair; the format does not promise it.
-        let refused = matches!(scalar, Err(RunError::Kernel { op }) if lacks_scratch(&image, &image.op(OpId(op))));
-        assert!(scalar.is_ok() || refused, "config {id:?} of a valid image: {scalar:?}");
+        assert!(is_promised(&image, &scalar), "config {id:?} of a valid image: {scalar:?}");
         // A larger arena puts outputs elsewhere; what was in it does not matter.
         let roomy = output(Scalar, image, id, config.arena_bytes + 160, PAINT[1]);
         assert_eq!(scalar, roomy, "config {id:?}: the arena's size or content shows in the output");
@@ -45,6 +45,17 @@ fn run(bytes: &[u8]) {
             let avx2 = output(isa, image, id, config.arena_bytes, PAINT[1]);
             assert_eq!(scalar, avx2, "config {id:?}: avx2 differs from scalar");
         }
+        let switched = switched(image, id, next);
+        assert!(is_promised(&image, &switched), "config {id:?}, then {next:?}: {switched:?}");
+    }
+}
+
+/// Runs to the end; but what a kernel needs of scratch is its own affair, the format does not promise it.
+fn is_promised<T>(image: &Image<'_>, result: &Result<T, RunError>) -> bool {
+    match result {
+        Ok(_) => true,
+        Err(RunError::Kernel { op }) => lacks_scratch(image, &image.op(OpId(*op))),
+        Err(_) => false,
     }
 }
 
@@ -69,6 +80,23 @@ fn work(image: &Image<'_>, config: &Config) -> u64 {
         image.tensor(op.output).len().saturating_mul(each.max(1))
     })
     .fold(0, u64::saturating_add)
+}
+
+/// Runs a config and tries at every cut to go on as another, and back. Returns where the run ended.
+fn switched(image: Image<'_>, first: ConfigId, second: ConfigId) -> Result<ConfigId, RunError> {
+    let bytes = [first, second].map(|id| image.config(id).arena_bytes).into_iter().max().unwrap_or_default();
+    let mut arena = vec![PAINT[1]; bytes as usize];
+    let mut engine = Engine::new(Scalar, image, &mut arena)?;
+    engine.begin(first)?;
+    while let Progress::Cut(cut) = engine.step()? {
+        let shape = image.cut(cut).shape.map(usize::from);
+        assert_eq!(engine.features().len(), shape.iter().product::<usize>());
+        let other = if engine.config() == first { second } else { first };
+        // Most paths share nothing; that is no error of the run.
+        let before = engine.config();
+        assert_eq!(engine.switch(other).map_or(before, |()| other), engine.config());
+    }
+    Ok(engine.config())
 }
 
 fn output<I: Isa>(isa: I, image: Image<'_>, id: ConfigId, arena_bytes: u32, paint: i8) -> Result<Vec<i8>, RunError> {
