@@ -1,4 +1,4 @@
-//! `cargo +nightly fuzz run run`: see `support::run_any`.
+//! `scripts/fuzz.sh run`: see `support::run_any`.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| support::run_any(bytes));

@@ -3,6 +3,10 @@
 //! [`table`] visits the boundaries, [`random`] a seeded crowd; [`run`] runs one case in the [`Memory`] that it is
 //! lent and compares with [`crate::reference`].
 
+mod any;
+
+pub use any::run_any;
+
 use crate::{
     Add, Conv, Isa, KernelError, Move, Pool, PoolKind, Requant, Shape, Window, conv_scratch, depthwise_scratch,
     reference,

@@ -78,11 +78,12 @@ impl Place {
             let clip = |at: isize| at.clamp(0, isize::from(kernel)) as usize;
             clip(-start)..clip(usize::from(side) as isize - start)
         };
-        let start = (top * usize::from(op.input.width) as isize + left) * usize::from(op.input.channels) as isize;
+        let (width, channels) = (usize::from(op.input.width), usize::from(op.input.channels));
+        let start = (top as usize).wrapping_mul(width).wrapping_add(left as usize).wrapping_mul(channels);
         Self {
             rows: inside(top, op.window.kernel[0], op.input.height),
             columns: inside(left, op.window.kernel[1], op.input.width),
-            start: start as usize,
+            start,
         }
     }
 }
@@ -96,7 +97,9 @@ fn sums<const N: usize>(op: &Conv<'_>, input: &[i8], place: &Place, first: usize
     let mut acc = [0i32; N];
     let mut weight_at = first;
     for row in 0..rows {
-        let line = place.start.wrapping_add(row * usize::from(op.input.width) * channels).wrapping_add(first);
+        // 254 rows of padding behind the map times a row of it may exceed 32 bits; such a row is not read.
+        let down = row.wrapping_mul(usize::from(op.input.width)).wrapping_mul(channels);
+        let line = place.start.wrapping_add(down).wrapping_add(first);
         let mut at = line;
         for column in 0..columns {
             let inside = place.rows.contains(&row) && place.columns.contains(&column);

@@ -39,6 +39,23 @@ fn every_level_equals_the_reference_on_random_convolutions() {
     on_every_level(&format!("SEED={seed} CASES={count}"), |visit| cases::random(seed, count, visit));
 }
 
+/// The body of the fuzz target on bytes from a seed.
+#[test]
+fn every_level_equals_the_reference_on_any_bytes() {
+    let mut memory = Box::new(Memory::new());
+    let mut state = 20_261_125u64;
+    let mut fit = 0;
+    for _ in 0..3_000 {
+        let bytes = [0; 64].map(|_| {
+            // Knuth's linear congruence; the high byte is the good one.
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 56) as u8
+        });
+        fit += u32::from(cases::run_any(&bytes, &mut memory));
+    }
+    assert!(fit > 2_000, "{fit} of 3000 fit into the memory");
+}
+
 #[test]
 fn wrong_lengths_are_errors() {
     let shape = Shape { height: 2, width: 2, channels: 4 };

@@ -169,7 +169,11 @@ impl<'a> Image<'a> {
     /// Overlay number `index` of a config.
     #[must_use]
     pub fn overlay(&self, config: &Config, index: u16) -> Overlay {
-        self.record(Section::Overlays, usize::from(config.first_overlay) + usize::from(index))
+        self.any_overlay(usize::from(config.first_overlay) + usize::from(index))
+    }
+
+    pub(crate) fn any_overlay(&self, index: usize) -> Overlay {
+        self.record(Section::Overlays, index)
     }
 
     pub(crate) fn overlays(&self) -> usize {

@@ -40,3 +40,6 @@ pub const MAX_PATH: u16 = 255;
 pub const MAX_SEGMENT_OPS: u16 = 255;
 /// Tensors of one segment at most.
 pub const MAX_SEGMENT_TENSORS: usize = 256;
+/// Bytes of all names, biases, multipliers and shifts that records name, as a multiple of the data section: what
+/// is shared is checked once for each record that names it.
+pub const MAX_SHARING: u64 = 16;

@@ -1,13 +1,15 @@
 //! Rules V11 to V24: the records, one pass in the order in which they depend on one another.
 //!
 //! First each record alone, then segments (their tensors and ops), then configs, then what belongs to the whole
-//! image. Ranges are partitions of their sections, so nothing is looked at twice and the cost is linear in the
-//! bytes: ops times the tensors of their own segment, which are at most 256.
+//! image. Ranges of records are partitions of their sections, and what records name of the data adds up to at most
+//! 16 times its length, so the cost is linear in the bytes: ops times the tensors of their own segment, which are at
+//! most 256.
 
 use crate::error::{ImageError, Rule, Section};
 use crate::image::Image;
 use crate::layout::{
-    ARENA_ALIGN, MAX_BIAS, MAX_INPUT_CHANNELS, MAX_PATH, MAX_REDUCTION, MAX_SEGMENT_OPS, MAX_SEGMENT_TENSORS, NO_TENSOR,
+    ARENA_ALIGN, MAX_BIAS, MAX_INPUT_CHANNELS, MAX_PATH, MAX_REDUCTION, MAX_SEGMENT_OPS, MAX_SEGMENT_TENSORS,
+    MAX_SHARING, NO_TENSOR,
 };
 use crate::record::{
     Config, ConfigId, Cut, CutId, Op, OpId, OpKind, Range, Segment, SegmentId, SegmentKind, Tensor, TensorId,
@@ -57,6 +59,7 @@ pub(crate) fn records(image: &Image<'_>) -> Check {
     for index in 0..image.cuts() {
         cut(&image.cut(CutId(index as u16)), At { section: Section::Cuts, record: index })?;
     }
+    sharing(image)?;
     let (mut ops, mut tensors) = (0, 0);
     for index in 0..image.segments() {
         let at = At { section: Section::Segments, record: index };
@@ -90,16 +93,33 @@ pub(crate) fn records(image: &Image<'_>) -> Check {
     whole(image)
 }
 
+/// V12 for all tables and names together, before any is read: many records may name one long run of bytes.
+fn sharing(image: &Image<'_>) -> Check {
+    let channels = |op: &Op| match op.kind {
+        OpKind::Conv | OpKind::Depthwise => u64::from(image.tensor(op.output).shape[2]),
+        _ => 0,
+    };
+    let ops: u64 = (0..image.ops()).map(|index| 9 * channels(&image.op(OpId(index as u16)))).sum();
+    let overlays: u64 = (0..image.overlays()).map(|index| 4 * channels(&image.op(image.any_overlay(index).op))).sum();
+    let names: u64 = (0..image.configs()).map(|number| u64::from(image.config(ConfigId(number)).name.len)).sum();
+    let at = At { section: Section::Data, record: 0 };
+    at.at_most(Rule::Reference, ops + overlays + names, MAX_SHARING * image.data_len() as u64)
+}
+
 fn tensor(record: &Tensor, at: At) -> Check {
     at.equal(Rule::KindKnown, record.reserved, 0u8)?;
-    at.at_least(Rule::TensorShape, record.len(), 1u8)?;
-    at.at_most(Rule::TensorShape, record.len(), (1u32 << 31) - 1)
+    elements(record.shape, at)
 }
 
 fn cut(record: &Cut, at: At) -> Check {
     at.equal(Rule::KindKnown, record.reserved, 0u8)?;
-    let len: u64 = record.shape.iter().map(|&side| u64::from(side)).product();
-    at.at_least(Rule::TensorShape, len, 1u8)
+    elements(record.shape, at)
+}
+
+fn elements(shape: [u16; 3], at: At) -> Check {
+    let len: u64 = shape.into_iter().map(u64::from).product();
+    at.at_least(Rule::TensorShape, len, 1u8)?;
+    at.at_most(Rule::TensorShape, len, (1u32 << 31) - 1)
 }
 
 /// Bytes in the arena.
@@ -158,9 +178,9 @@ fn ends(image: &Image<'_>, record: &Segment, at: At) -> Check {
 
 /// V15 to V18 for the ops of one segment. `own` gives a tensor's position in the segment.
 fn lifetimes(image: &Image<'_>, record: &Segment, own: &impl Fn(TensorId) -> Option<u16>) -> Check {
-    // Channels written so far, and the last op that reads each tensor (`u16::MAX`: the segment's output).
+    // Channels written so far, and the last op that reads or writes each tensor (`u16::MAX`: the segment's output).
     let mut written = [0u16; MAX_SEGMENT_TENSORS];
-    let mut last_read = [0u16; MAX_SEGMENT_TENSORS];
+    let mut last_use = [0u16; MAX_SEGMENT_TENSORS];
     let local =
         |id: TensorId, at: At| own(id).map(usize::from).ok_or_else(|| at.refuse(Rule::Reference, id.0, record.tensors));
     let set = |table: &mut [u16], index: usize, value: u16| {
@@ -173,13 +193,15 @@ fn lifetimes(image: &Image<'_>, record: &Segment, own: &impl Fn(TensorId) -> Opt
         let id = OpId(record.first_op + step);
         let at = At { section: Section::Ops, record: id.index() };
         let op = image.op(id);
-        set(&mut last_read, local(op.input, at)?, step);
+        for id in [op.input, op.output] {
+            set(&mut last_use, local(id, at)?, step);
+        }
         if op.input2.0 != NO_TENSOR {
-            set(&mut last_read, local(op.input2, at)?, step);
+            set(&mut last_use, local(op.input2, at)?, step);
         }
     }
     let segment_at = At { section: Section::Segments, record: 0 };
-    set(&mut last_read, local(record.output, segment_at)?, u16::MAX);
+    set(&mut last_use, local(record.output, segment_at)?, u16::MAX);
     set(&mut written, local(record.input, segment_at)?, image.tensor(record.input).shape[2]);
     for step in 0..record.ops {
         let id = OpId(record.first_op + step);
@@ -207,7 +229,7 @@ fn lifetimes(image: &Image<'_>, record: &Segment, own: &impl Fn(TensorId) -> Opt
             let fresh_tensor = image.tensor(fresh);
             for other in 0..record.tensors {
                 let index = usize::from(other);
-                let live = get(&written, index) > 0 && get(&last_read, index) >= step || index == output;
+                let live = get(&written, index) > 0 && get(&last_use, index) >= step || index == output;
                 if index != fresh_local
                     && live
                     && overlap(&fresh_tensor, &image.tensor(TensorId(record.first_tensor + other)))
@@ -344,8 +366,12 @@ fn config(image: &Image<'_>, record: &Config, at: At) -> Check {
     let (mut ticks, mut macs, mut arena) = (0u64, 0u64, 0u32);
     // Overlays follow the ops of the path, so one walk meets them all.
     let mut overlay = 0;
-    for id in image.path(record) {
+    for (step, id) in image.path(record).enumerate() {
         at.at_most(Rule::Reference, id.0, (image.segments() - 1) as u64)?;
+        // Otherwise an overlay could not say which of the two it means.
+        if image.path(record).take(step).any(|before| before == id) {
+            return Err(at.refuse(Rule::Path, id.0, step as u64));
+        }
         let segment = image.segment(id);
         at.equal(Rule::Path, segment.from.0, cut.0)?;
         cut = segment.to;

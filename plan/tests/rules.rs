@@ -2,7 +2,10 @@
 //! that is reported.
 
 use plan::layout::{HEADER_LEN, NO_TENSOR, SECTION_ENTRY_LEN};
-use plan::{CutId, Image, ImageWriter, OpId, OpKind, Rule, SegmentId, SegmentKind, TensorId, sample, seal};
+use plan::{
+    Config, Cut, CutId, Image, ImageWriter, Op, OpId, OpKind, Rule, SegmentId, SegmentKind, Tensor, TensorId, sample,
+    seal,
+};
 
 /// Breaks a rule in the parts, before they become bytes.
 type BreakParts = fn(&mut ImageWriter);
@@ -24,17 +27,84 @@ fn the_sample_is_an_image() {
     assert_eq!(image.test_output(plan::ConfigId(2)).len(), 2);
 }
 
+fn set_word(w: &mut ImageWriter, at: u32, value: i32) {
+    w.data[at as usize..][..4].copy_from_slice(&value.to_le_bytes());
+}
+
+fn segment_without_ops(w: &mut ImageWriter) {
+    let gone = w.segments[0].ops;
+    w.ops.drain(..usize::from(gone));
+    w.segments[0].ops = 0;
+    for segment in &mut w.segments[1..] {
+        segment.first_op -= gone;
+    }
+}
+
+fn name_shared_by_many_configs(w: &mut ImageWriter) {
+    w.configs[0].name = w.put(&[b'a'; 10_000]);
+    let (config, path) = (w.configs[0], w.path[..2].to_vec());
+    for _ in 0..20 {
+        let first_segment = w.path.len() as u16;
+        w.path.extend_from_slice(&path);
+        w.configs.push(Config { first_segment, first_overlay: 1, ..config });
+    }
+    w.meta.test_outputs = w.put(&[0; 2 * 23]);
+}
+
+fn tables_shared_by_many_convolutions(w: &mut ImageWriter) {
+    // The stitch computes many wide maps that nobody reads, one over the other, between scratch and output.
+    let conv = *w.ops.last().unwrap();
+    let table = w.put(&[1; 4 * 500]).offset;
+    let (weights, bias, multiplier, shifts) = (table, table, table, table);
+    let wide = Tensor { shape: [4, 4, 500], ..w.tensors[conv.output.index()] };
+    for _ in 0..200 {
+        let output = TensorId(w.tensors.len() as u16);
+        w.tensors.push(wide);
+        w.ops.push(Op { output, weights, bias, multiplier, shifts, ..conv });
+    }
+    let segment = w.segments.last_mut().unwrap();
+    segment.ops += 200;
+    segment.tensors += 200;
+    segment.peak_bytes += 4 * 4 * 500;
+    w.tensors[conv.output.index()].offset += 4 * 4 * 500;
+    w.configs[2].arena_bytes = segment.peak_bytes;
+    w.meta.arena_bytes = segment.peak_bytes;
+}
+
+fn tensor_over_a_half_written_one(w: &mut ImageWriter) {
+    let stitch = w.segments.len() - 1;
+    let first = w.segments[stitch].first_tensor;
+    let [input, half, other] = [0, 2, 3].map(|local| TensorId(first + local));
+    w.tensors[half.index()].shape = [4, 4, 8];
+    let mut over = w.tensors[half.index()];
+    over.shape = [4, 4, 4];
+    w.tensors.push(over);
+    let mut conv = w.ops.pop().unwrap();
+    conv.scratch = TensorId(NO_TENSOR);
+    let moved = |input, output, first_channel| {
+        let op = Op { kind: OpKind::Move, groups: 4, step: [1; 2], repeat: [1; 2], ..conv };
+        Op { input, output, first_channel, ..op }
+    };
+    w.ops.extend([moved(input, half, 0), moved(input, other, 0), moved(other, half, 4), conv]);
+    w.segments[stitch].tensors += 1;
+    w.segments[stitch].ops += 3;
+}
+
+fn path_that_runs_a_segment_twice(w: &mut ImageWriter) {
+    // The residual segment leads back to where it starts.
+    w.segments[3].to = w.segments[3].from;
+    w.segments[4].from = w.segments[3].from;
+    w.path.insert(4, SegmentId(3));
+    let (ticks, macs) = (w.segments[3].ticks, w.segments[3].macs);
+    let config = &mut w.configs[1];
+    (config.segments, config.ticks, config.macs) = (config.segments + 1, config.ticks + ticks, config.macs + macs);
+    w.configs[2].first_segment += 1;
+}
+
 #[test]
 fn every_rule_is_enforced() {
     let in_parts: &[(Rule, &str, BreakParts)] = &[
-        (Rule::RecordCount, "a segment without ops", |w| {
-            let gone = w.segments[0].ops;
-            w.ops.drain(..usize::from(gone));
-            w.segments[0].ops = 0;
-            for segment in &mut w.segments[1..] {
-                segment.first_op -= gone;
-            }
-        }),
+        (Rule::RecordCount, "a segment without ops", segment_without_ops),
         (Rule::KindKnown, "an unknown op", |w| w.ops[0].kind = OpKind::Invalid(99)),
         (Rule::KindKnown, "an unknown segment kind", |w| w.segments[0].kind = SegmentKind::Invalid(9)),
         (Rule::KindKnown, "a reserved field", |w| w.ops[1].reserved = 1),
@@ -45,8 +115,13 @@ fn every_rule_is_enforced() {
         (Rule::Reference, "a segment that is not there", |w| w.path[0] = SegmentId(77)),
         (Rule::Reference, "a name behind the data", |w| w.meta.name.offset = u32::MAX),
         (Rule::Reference, "an addition of one tensor", |w| w.ops[5].input2 = TensorId(NO_TENSOR)),
+        (Rule::Reference, "a long name that many configs share", name_shared_by_many_configs),
+        (Rule::Reference, "tables that many convolutions share", tables_shared_by_many_convolutions),
         (Rule::TensorShape, "an empty tensor", |w| w.tensors[0].shape[1] = 0),
         (Rule::TensorShape, "an empty cut", |w| w.cuts[0].shape[1] = 0),
+        (Rule::TensorShape, "a cut that no segment reaches, of 2^48 elements", |w| {
+            w.cuts.push(Cut { shape: [u16::MAX; 3], ..w.cuts[0] });
+        }),
         (Rule::Partition, "ops shared by two segments", |w| w.segments[1].first_op = 0),
         (Rule::Partition, "tensors left over", |w| {
             let copy = w.tensors[0];
@@ -57,14 +132,8 @@ fn every_rule_is_enforced() {
         (Rule::Geometry, "a step of nothing", |w| w.ops[0].stride = [0; 2]),
         (Rule::Geometry, "groups that do not divide", |w| w.ops[0].groups = 2),
         (Rule::Geometry, "more classes than scores", |w| w.meta.classes = 3),
-        (Rule::Numeric, "a bias that could overflow", |w| {
-            let at = w.ops[0].bias as usize;
-            w.data[at..at + 4].copy_from_slice(&i32::MAX.to_le_bytes());
-        }),
-        (Rule::Numeric, "a negative multiplier", |w| {
-            let at = w.ops[0].multiplier as usize;
-            w.data[at..at + 4].copy_from_slice(&(-1i32).to_le_bytes());
-        }),
+        (Rule::Numeric, "a bias that could overflow", |w| set_word(w, w.ops[0].bias, i32::MAX)),
+        (Rule::Numeric, "a negative multiplier", |w| set_word(w, w.ops[0].multiplier, -1)),
         (Rule::Numeric, "a shift by everything", |w| {
             let at = w.ops[0].shifts as usize;
             w.data[at] = 63;
@@ -78,11 +147,13 @@ fn every_rule_is_enforced() {
         }),
         (Rule::Placement, "an offset that is not aligned", |w| w.tensors[2].offset += 1),
         (Rule::Placement, "a tensor behind the peak", |w| w.tensors[2].offset += 4096),
+        (Rule::Placement, "a tensor over one that is half written and never read", tensor_over_a_half_written_one),
         (Rule::SegmentEnds, "an input that is not at its end", |w| {
             w.tensors[0].offset = 16;
         }),
         (Rule::SegmentEnds, "another zero point than the cut's", |w| w.tensors[0].zero_point = 7),
         (Rule::Path, "a path that jumps", |w| w.path[1] = SegmentId(4)),
+        (Rule::Path, "a path that runs a segment twice", path_that_runs_a_segment_twice),
         (Rule::ConfigCost, "costs that do not add up", |w| w.configs[1].ticks += 1),
         (Rule::ConfigCost, "an arena too small", |w| w.meta.arena_bytes -= 16),
         (Rule::ConfigCost, "a score over 100 %", |w| w.configs[0].score = 10_001),

@@ -186,7 +186,8 @@ impl<'a, I: Isa> Engine<'a, I> {
     pub fn class(&self) -> u16 {
         let classes = usize::from(self.image.meta().classes);
         let mut best = (0, i8::MIN);
-        for (class, &score) in (0u16..).zip(self.features().iter().take(classes)) {
+        // In this order: a count of 16 bits that goes first would step once behind the last of 65,535 classes.
+        for (&score, class) in self.features().iter().take(classes).zip(0u16..) {
             if score > best.1 {
                 best = (class, score);
             }

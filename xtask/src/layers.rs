@@ -15,7 +15,7 @@ const EDGES: [(&str, &[&str]); 11] = [
     ("firmware", &["plan", "kernels", "runtime"]),
     ("tests/support", &["plan", "kernels", "runtime"]),
     ("tests", &["plan", "kernels", "runtime", "simulator", "stitch", "support"]),
-    ("fuzz", &["support"]),
+    ("fuzz", &["kernels", "support"]),
     ("benches", &["plan", "kernels", "runtime"]),
     ("xtask", &[]),
 ];
@@ -27,8 +27,8 @@ const TRACT: [&str; 3] = ["stitch/src/import.rs", "stitch/src/float_judge.rs", "
 const EXEC: &str = "runtime/src/exec.rs";
 /// The one file beside it that calls kernels: their stopwatch, which names no record.
 const KERNEL_BENCH: &str = "benches/kernels.rs";
-/// What everyone may name of `kernels`: which instruction set, and how much scratch a convolution needs.
-const CHOICE: [&str; 4] = ["Isa", "Level", "arch", "conv_scratch"];
+/// What everyone may name of `kernels`: which instruction set, how much scratch a convolution needs, and the tests.
+const CHOICE: [&str; 5] = ["Isa", "Level", "arch", "cases", "conv_scratch"];
 
 /// The folders that may use `unsafe`.
 const UNSAFE: [&str; 2] = ["kernels/src/arch/", "firmware/"];

@@ -8,7 +8,9 @@ pub mod onnx;
 mod parse;
 mod random;
 mod run;
+mod seeds;
 
 pub use parse::{parse_any, reseal};
 pub use random::{Random, mutate};
 pub use run::run_any;
+pub use seeds::seeds;
