@@ -9,7 +9,7 @@ use runtime::{Budget, Engine, RunError, policy};
 use stitch::error::Error;
 use stitch::pipeline::{self, Options, Quiet, Stage};
 use stitch::{family, pipeline::Compiled};
-use support::onnx::{Attribute, Message, model, noise, node, tensor};
+use support::onnx::{Attribute, Message, model, node, noise, tensor};
 
 /// Pictures of the bundled family: 32x32, ten classes.
 const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/cifar-cnn/data");
@@ -144,7 +144,10 @@ fn an_operation_that_is_not_supported_is_named_with_its_node() {
 fn an_attribute_that_is_not_supported_is_named_with_its_node() {
     let family = Family::new("attribute");
     family.net("a", Net { stride: &[0, 1], ..NET });
-    assert_eq!(family.refusal(), "a: node `the_Conv` (Conv) is not supported: strides = [0, 1]; two positive numbers are expected");
+    assert_eq!(
+        family.refusal(),
+        "a: node `the_Conv` (Conv) is not supported: strides = [0, 1]; two positive numbers are expected"
+    );
 }
 
 #[test]
@@ -158,7 +161,10 @@ fn anchors_whose_inputs_differ_are_refused() {
 fn anchors_without_matching_cuts_are_refused() {
     let family = Family::new("cuts");
     family.net("b", Net { stride: &[2, 2], ..NET });
-    assert_eq!(family.refusal(), "family: no cut of `a` has the rows and columns of a cut of `b`: nothing can be stitched");
+    assert_eq!(
+        family.refusal(),
+        "family: no cut of `a` has the rows and columns of a cut of `b`: nothing can be stitched"
+    );
 }
 
 #[test]
@@ -193,8 +199,11 @@ fn an_image_truncated_anywhere_is_refused() {
         assert_eq!(error.rule, expected, "{len} bytes: {error}");
     }
     let error = Image::parse(&bytes[..100]).expect_err("it is too short").to_string();
-    assert_eq!(error, "not a valid image: Header record 0: found 100, expected 3802: rule V3: The length in the header is the length of \
-         the bytes.");
+    assert_eq!(
+        error,
+        "not a valid image: Header record 0: found 100, expected 3802: rule V3: The length in the header is the length of \
+         the bytes."
+    );
 }
 
 #[test]

@@ -82,7 +82,10 @@ fn a_float_path_that_is_not_the_file_is_refused() {
     match verify::float_path(&file, &anchors[0].graph, &images) {
         Err(error @ error::Error::Stage { stage: "simplify", .. }) => {
             let text = error.to_string();
-            assert!(text.contains("`small` on calibration image 0, output") && text.contains("the ONNX file gives"), "{text}");
+            assert!(
+                text.contains("`small` on calibration image 0, output") && text.contains("the ONNX file gives"),
+                "{text}"
+            );
         }
         other => panic!("{other:?}"),
     }

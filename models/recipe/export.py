@@ -1,4 +1,4 @@
-"""Export trained anchors to ONNX: `python export.py OUT`; writes OUT/<anchor>.onnx and the table OUT/anchors.json.
+"""Export trained anchors to ONNX: `python export.py OUT`; writes OUT/<anchor>.onnx and the table OUT/anchors.md.
 
 The medium anchor keeps its batch-norm nodes, so that the importer's folding is used on a real network.
 """
@@ -37,16 +37,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
     out = parser.parse_args().out
-    rows = []
+    rows = ["| anchor | MACs | parameters | top-1, 10,000 test images | epochs | seed |", "|---|---:|---:|---:|---:|---:|"]
     for name in ANCHORS:
         if not (RUNS / f"{name}.final.pt").exists():
             print(f"{name}: not trained yet, skipped")
             continue
         export(name, out)
         row = json.loads((RUNS / f"{name}.json").read_text())
-        rows.append({key: row[key] for key in ("anchor", "macs", "parameters", "top1", "epochs", "seed")})
-        print(f"| {name} | {row['macs']:,} | {row['parameters']:,} | {row['top1'] * 100:.2f} % |")
-    (out / "anchors.json").write_text(json.dumps(rows, indent=1) + "\n")
+        cells = f"{row['macs']:,} | {row['parameters']:,} | {row['top1']:.2%} | {row['epochs']} | {row['seed']}"
+        rows.append(f"| {name} | {cells} |")
+    table = "\n".join(rows) + "\n"
+    (out / "anchors.md").write_text(table)
+    print(table, end="")
 
 
 if __name__ == "__main__":

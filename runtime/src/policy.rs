@@ -50,7 +50,9 @@ pub fn reconsider(image: &Image<'_>, current: ConfigId, done: u16, left: u64, ar
         let (_, best_ticks, best_score) = best;
         let prefer = match (ticks <= left, best_ticks <= left) {
             (true, true) => (config.score, best_ticks) > (best_score, ticks),
-            (fits, best_fits) => fits && !best_fits || !fits && !best_fits && ticks < best_ticks,
+            (true, false) => true,
+            (false, true) => false,
+            (false, false) => ticks < best_ticks,
         };
         if prefer {
             best = (id, ticks, config.score);

@@ -93,9 +93,8 @@ impl fmt::Display for Choice {
 /// [`Error::Family`] if the anchors alone exceed the flash limit, with the bytes that they need.
 pub fn choose(image: &Image<'_>, scores: &[u16], limits: &Limits) -> Result<Choice, Error> {
     let candidates: Vec<Candidate> = (0..image.configs()).map(|number| candidate(image, number, scores)).collect();
-    let segment_bytes: Vec<u64> = (0..image.segments())
-        .map(|number| u64::from(image.segment(SegmentId(number as u16)).flash_bytes))
-        .collect();
+    let segment_bytes: Vec<u64> =
+        (0..image.segments()).map(|number| u64::from(image.segment(SegmentId(number as u16)).flash_bytes)).collect();
     let parts = segment_bytes.iter().sum::<u64>() + candidates.iter().map(|config| config.own_bytes).sum::<u64>();
     // Header, records of segments, labels, tables: what does not go with a config.
     let fixed = (image.bytes().len() as u64).saturating_sub(parts);

@@ -282,7 +282,7 @@ impl Import<'_> {
                     Ok(Attributes(node).float(name, default))
                 };
                 let clamp = Clamp { min: bound(1, "min", f32::NEG_INFINITY)?, max: bound(2, "max", f32::INFINITY)? };
-                if !(clamp.min <= clamp.max) {
+                if clamp.min.is_nan() || clamp.max.is_nan() || clamp.min > clamp.max {
                     return Err(
                         self.refuse(node, format!("min {}, max {}; min up to max is expected", clamp.min, clamp.max))
                     );
@@ -569,7 +569,7 @@ impl Import<'_> {
                 self.graph.tensors[input][..2] == [1, 1] && matches!(axes[..], [2, 3] | [3, 2] | [-2, -1] | [-1, -2])
             }
             _ => match self.integers(node, 1)?[..] {
-                [0 | 1 | -1, features] => features == -1 || usize::try_from(features) == Ok(elements),
+                [-1..=1, features] => features == -1 || usize::try_from(features) == Ok(elements),
                 _ => false,
             },
         };

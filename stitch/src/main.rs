@@ -15,7 +15,7 @@ use clap::{Parser, Subcommand};
 use plan::Image;
 use simulator::{Replay, Trace};
 use stitch::pipeline::{self, Compiled, Stage};
-use stitch::report::{Facts, html, table};
+use stitch::report::{self, Facts, html, table};
 use stitch::{family, images};
 
 use progress::Bars;
@@ -66,6 +66,9 @@ enum Command {
         /// Also write a page with pictures
         #[arg(long, value_name = "FILE")]
         html: Option<PathBuf>,
+        /// Print the table as Markdown
+        #[arg(long)]
+        markdown: bool,
         /// Fail if integers cost any config more than so many points of its float score
         #[arg(long, value_name = "POINTS")]
         max_loss: Option<f64>,
@@ -155,15 +158,17 @@ fn run(command: Command) -> Result<()> {
             let options = pipeline::Options { score_images, stop_after };
             compile(&family, &output, options, print)
         }
-        Command::Report { image, html: page, max_loss } => {
+        Command::Report { image, html: page, markdown, max_loss } => {
             let bytes = read_image(&image)?;
             let facts = Facts::of(&parse(&bytes, &image)?);
-            print!("{}", table(&facts));
+            print!("{}", if markdown { report::markdown(&facts) } else { table(&facts) });
             page.map_or(Ok(()), |page| write(&page, html(&facts, None).as_bytes()))?;
             match (max_loss, facts.largest_loss()) {
-                (Some(most), Some((row, loss))) if loss > most => {
-                    Err(anyhow!("{}: {} loses {loss:.2} points by integers, at most {most} are allowed", image.display(), row.name))
-                }
+                (Some(most), Some((row, loss))) if loss > most => Err(anyhow!(
+                    "{}: {} loses {loss:.2} points by integers, at most {most} are allowed",
+                    image.display(),
+                    row.name
+                )),
                 _ => Ok(()),
             }
         }

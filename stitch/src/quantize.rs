@@ -277,7 +277,7 @@ fn integer_op(
             if !depthwise {
                 scratch_bytes = kernels::conv_scratch(record.kernel, narrow.u16(inputs / groups)?);
                 let direct = record.kernel == [1, 1] && record.stride == [1, 1] && record.pad == [0; 4];
-                if direct && *groups == 1 && inputs % 4 == 0 {
+                if direct && *groups == 1 && inputs.is_multiple_of(4) {
                     scratch_bytes = 0;
                 }
             }

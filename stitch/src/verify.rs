@@ -26,8 +26,8 @@ pub fn float_path(file: &[u8], graph: &Graph, images: &[Vec<f32>]) -> Result<(),
     for (number, image) in images.iter().take(FLOAT_IMAGES).enumerate() {
         let (found, expected) = (float::output(graph, image), judge.output(image)?);
         let largest = expected.iter().fold(f32::MIN_POSITIVE, |largest, value| largest.max(value.abs()));
-        let differ = |(a, b): (&f32, &f32)| !((a - b).abs() <= FLOAT_TOLERANCE * largest);
-        let first = found.iter().zip(&expected).position(differ);
+        let equal = |(a, b): (&f32, &f32)| (a - b).abs() <= FLOAT_TOLERANCE * largest;
+        let first = found.iter().zip(&expected).position(|pair| !equal(pair));
         let first = first.or((found.len() != expected.len()).then_some(found.len().min(expected.len())));
         if let Some(class) = first {
             let what = format!(

@@ -5,11 +5,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use stitch::error::Error;
-use stitch::images::ImageSet;
 use stitch::float_judge::Judge;
+use stitch::images::ImageSet;
 use stitch::{family, float, import, simplify};
 use support::onnx::Attribute::{self, Float, Int, Ints, Text};
-use support::onnx::{Message, integers, model, noise, node, tensor};
+use support::onnx::{Message, integers, model, node, noise, tensor};
 
 const MAP: [i64; 4] = [1, 3, 4, 4];
 

@@ -3,6 +3,7 @@
 
 mod layers;
 mod qemu;
+mod readme;
 
 use std::env;
 use std::path::Path;
@@ -15,6 +16,7 @@ cargo xtask TASK
 
   ci                     every check, as scripts/test.sh runs them
   layers                 no dependency that the architecture forbids
+  readme IMAGE           the tables of README.md, from the bundled family's image, a path in the repository
   qemu [--image FILE] [--images DIR] [--count N] [--vectors FILE]
                          outputs, switches and memory of the firmware on an emulated Cortex-M4,
                          compared with the host; without --image on the bundled family";
@@ -43,6 +45,10 @@ fn task() -> Result<()> {
             let options = qemu::Options::parse(options)?;
             env::set_current_dir(root)?;
             qemu::check(&options)
+        }
+        ["readme", image] => {
+            env::set_current_dir(root)?;
+            readme::write(image)
         }
         ["ci"] => call(Command::new(root.join("scripts/test.sh"))),
         [] | ["help" | "-h" | "--help"] => {

@@ -78,7 +78,8 @@ pub fn check(options: &Options) -> Result<()> {
     run(&elf)
 }
 
-fn stitchnet() -> Command {
+/// The command of the product.
+pub fn stitchnet() -> Command {
     let mut command = Command::new("cargo");
     command.args(["run", "--release", "--quiet", "--package", "stitch", "--bin", "stitchnet", "--"]);
     command

@@ -220,9 +220,8 @@ impl Writer<'_> {
         if clamp == Clamp::RELU {
             return self.node_to("Relu", vec![value], vec![], output);
         }
-        let bounds = [clamp.min, clamp.max].map(|bound| {
-            if bound.is_finite() { self.constant(&[], &[bound]) } else { String::new() }
-        });
+        let bounds = [clamp.min, clamp.max]
+            .map(|bound| if bound.is_finite() { self.constant(&[], &[bound]) } else { String::new() });
         self.node_to("Clip", [value].into_iter().chain(bounds).collect(), vec![], output);
     }
 }

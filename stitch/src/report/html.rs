@@ -17,11 +17,11 @@ pub fn html(facts: &Facts, replay: Option<&Replay>) -> String {
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <title>{name} · stitchnet</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n"
     );
-    let _ = write!(
+    let _ = writeln!(
         page,
         "<header><p class=\"kicker\">stitchnet image</p><h1>{name}</h1>\
          <p class=\"lead\">{} anchors, {} configs, one image. The device picks a config per frame and may change its \
-         mind at every cut; no weight is copied.</p></header>\n",
+         mind at every cut; no weight is copied.</p></header>",
         facts.anchors().count(),
         facts.rows.len(),
     );

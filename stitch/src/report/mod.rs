@@ -7,7 +7,7 @@ mod table;
 use plan::{ConfigId, Image, OpId};
 
 pub use html::html;
-pub use table::table;
+pub use table::{markdown, table};
 
 /// One config.
 #[derive(Clone, Debug, PartialEq)]
@@ -134,10 +134,9 @@ impl Facts {
     pub fn integers(&self) -> String {
         let images = grouped(self.score_images.into());
         match self.largest_loss() {
-            Some((row, loss)) if loss > 0.0 => format!(
-                "Integers: at most {loss:.2} points below float (tract) on {images} images, in {}.",
-                row.name
-            ),
+            Some((row, loss)) if loss > 0.0 => {
+                format!("Integers: at most {loss:.2} points below float (tract) on {images} images, in {}.", row.name)
+            }
             _ => format!("Integers: no config is below float (tract) on {images} images."),
         }
     }
@@ -211,7 +210,7 @@ pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);

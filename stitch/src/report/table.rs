@@ -36,6 +36,18 @@ pub fn table(facts: &Facts) -> String {
     text
 }
 
+/// The same as a table in Markdown, without the sentences.
+#[must_use]
+pub fn markdown(facts: &Facts) -> String {
+    let row = |cells: &[String; HEADS.len()]| format!("| {} |\n", cells.join(" | "));
+    let mut text = row(&HEADS.map(str::to_owned));
+    text.push_str("|---|---|");
+    text.push_str(&"---:|".repeat(HEADS.len() - 2));
+    text.push('\n');
+    facts.rows.iter().map(cells).for_each(|cells| text.push_str(&row(&cells)));
+    text
+}
+
 /// Words to the left, numbers to the right.
 fn line(text: &mut String, widths: &[usize; HEADS.len()], cells: &[String; HEADS.len()]) {
     let mut line = String::new();

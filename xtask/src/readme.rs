@@ -1,0 +1,47 @@
+//! `readme`: the tables of README.md, from the files and the image that they describe.
+
+use std::fs;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::qemu::stitchnet;
+
+const README: &str = "README.md";
+const ANCHORS: &str = "models/cifar-cnn/anchors.md";
+
+/// Writes the tables. `image` is the bundled family's, scored on all 2,000 test images.
+pub fn write(image: &str) -> Result<()> {
+    let text = fs::read_to_string(README).context(README)?;
+    let anchors = fs::read_to_string(ANCHORS).with_context(|| format!("{ANCHORS}; models/recipe/export.py writes it"))?;
+    let text = replaced(&text, "anchors", &anchors)?;
+    let text = replaced(&text, "configs", &output(stitchnet().args(["report", image, "--markdown"]))?)?;
+    fs::write(README, text).context(README)
+}
+
+fn output(command: &mut Command) -> Result<String> {
+    let output = command.output().context("cargo cannot be started")?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+/// `text` with what lies between the two comments of `name` replaced.
+fn replaced(text: &str, name: &str, table: &str) -> Result<String> {
+    let [begin, end] = ["begin", "end"].map(|side| format!("<!-- {name}: {side} -->\n"));
+    let missing = || format!("{README} has no line `{}`", begin.trim_end());
+    let (before, rest) = text.split_once(&begin).with_context(missing)?;
+    let (_, after) = rest.split_once(&end).with_context(missing)?;
+    Ok(format!("{before}{begin}\n{table}\n{end}{after}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::replaced;
+
+    #[test]
+    fn only_the_table_changes() {
+        let text = "a\n<!-- t: begin -->\nold\n<!-- t: end -->\nb\n";
+        assert_eq!(replaced(text, "t", "new\n").unwrap(), "a\n<!-- t: begin -->\n\nnew\n\n<!-- t: end -->\nb\n");
+        assert!(replaced(text, "u", "new\n").is_err());
+    }
+}
