@@ -14,7 +14,7 @@ use crate::progress::Bars;
 /// Frames of the replay.
 const FRAMES: u32 = 600;
 /// Test images behind each score: fewer than `compile` takes, so that the demo is quick.
-const SCORE_IMAGES: usize = 500;
+const SCORE_IMAGES: usize = 1000;
 /// Seed of the time that other tasks steal.
 const STEAL: u64 = 1;
 

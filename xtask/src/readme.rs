@@ -13,7 +13,8 @@ const ANCHORS: &str = "models/cifar-cnn/anchors.md";
 /// Writes the tables. `image` is the bundled family's, scored on all 2,000 test images.
 pub fn write(image: &str) -> Result<()> {
     let text = fs::read_to_string(README).context(README)?;
-    let anchors = fs::read_to_string(ANCHORS).with_context(|| format!("{ANCHORS}; models/recipe/export.py writes it"))?;
+    let anchors =
+        fs::read_to_string(ANCHORS).with_context(|| format!("{ANCHORS}; models/recipe/export.py writes it"))?;
     let text = replaced(&text, "anchors", &anchors)?;
     let text = replaced(&text, "configs", &output(stitchnet().args(["report", image, "--markdown"]))?)?;
     fs::write(README, text).context(README)
