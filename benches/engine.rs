@@ -101,11 +101,7 @@ fn main() {
     let image = Image::parse(&bytes).unwrap_or_else(|error| panic!("the image was refused: {error}"));
     parse(&mut criterion, image);
     for level in Level::available() {
-        match level {
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => anchors(&mut criterion, image, arch::Avx2::new().expect("it is available")),
-            _ => anchors(&mut criterion, image, arch::Scalar),
-        }
+        kernels::with_isa!(level, |isa| anchors(&mut criterion, image, isa));
     }
     switch(&mut criterion, image);
     criterion.final_summary();

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput};
-use kernels::{Add, Conv, Isa, Level, Pool, PoolKind, Requant, Shape, Window, arch, conv_scratch};
+use kernels::{Add, Conv, Isa, Level, Pool, PoolKind, Requant, Shape, Window, conv_scratch};
 
 /// A convolution over a square map, padded so that stride 1 keeps its size.
 struct Case {
@@ -142,11 +142,7 @@ fn main() {
         .measurement_time(Duration::from_secs(2))
         .configure_from_args();
     for level in Level::available() {
-        match level {
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => every_kernel(&mut criterion, arch::Avx2::new().expect("it is available")),
-            _ => every_kernel(&mut criterion, arch::Scalar),
-        }
+        kernels::with_isa!(level, |isa| every_kernel(&mut criterion, isa));
     }
     criterion.final_summary();
 }

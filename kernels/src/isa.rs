@@ -6,7 +6,7 @@ use crate::requant::Requant;
 /// Leaf functions of one instruction set. A value of such a type proves that the CPU has it, so the leaves are
 /// safe to call. Slices of one call have one length, a multiple of 4.
 pub trait Isa: Copy {
-    /// `scalar`, `avx2`, `dsp`.
+    /// `scalar`, `avx2`, `vnni`, `dsp`.
     const NAME: &'static str;
 
     /// Runs `body` compiled for this instruction set.
@@ -34,6 +34,8 @@ pub enum Level {
     Scalar,
     /// x86-64 with AVX2.
     Avx2,
+    /// x86-64 with AVX-VNNI.
+    Vnni,
     /// Armv7E-M with DSP instructions.
     Dsp,
 }
@@ -41,10 +43,12 @@ pub enum Level {
 impl Level {
     /// Those that this CPU has, slowest first.
     pub fn available() -> impl Iterator<Item = Self> {
-        [Self::Scalar, Self::Avx2, Self::Dsp].into_iter().filter(|level| match level {
+        [Self::Scalar, Self::Avx2, Self::Vnni, Self::Dsp].into_iter().filter(|level| match level {
             Self::Scalar => true,
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => arch::Avx2::new().is_some(),
+            #[cfg(target_arch = "x86_64")]
+            Self::Vnni => arch::Vnni::new().is_some(),
             #[cfg(all(target_arch = "arm", feature = "dsp"))]
             Self::Dsp => true,
             #[allow(unreachable_patterns, reason = "levels of other architectures")]
@@ -64,7 +68,36 @@ impl Level {
         match self {
             Self::Scalar => arch::Scalar::NAME,
             Self::Avx2 => "avx2",
+            Self::Vnni => "vnni",
             Self::Dsp => "dsp",
         }
     }
+}
+
+/// `with_isa!(level, |isa| body)`: the value of `body`, compiled once for each instruction set of the host and run with
+/// that of `level`, or with `Scalar` where the CPU lacks it. For hosts; firmware knows its instruction set and names it.
+#[macro_export]
+macro_rules! with_isa {
+    ($level:expr, |$isa:ident| $body:expr) => {
+        'chosen: {
+            #[cfg(target_arch = "x86_64")]
+            match $level {
+                $crate::Level::Vnni => {
+                    if let Some($isa) = $crate::arch::Vnni::new() {
+                        break 'chosen $body;
+                    }
+                }
+                $crate::Level::Avx2 => {
+                    if let Some($isa) = $crate::arch::Avx2::new() {
+                        break 'chosen $body;
+                    }
+                }
+                _ => {}
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            let _ = $level;
+            let $isa = $crate::arch::Scalar;
+            $body
+        }
+    };
 }

@@ -5,12 +5,12 @@
 //! - no instruction saturates an intermediate;
 //! - one rounding rule, [`Requant::apply`].
 //!
-//! | op | scalar | avx2 | dsp |
-//! |---|---|---|---|
-//! | [`conv`] | yes | yes | yes |
-//! | [`depthwise`] | yes | the scalar sums, compiled for AVX2; its own requantisation | the scalar body |
-//! | [`add`], [`pool`] | yes | the scalar body, compiled for AVX2 | the scalar body |
-//! | [`move_tensor`] | yes | scalar | scalar |
+//! | op | scalar | avx2 | vnni | dsp |
+//! |---|---|---|---|---|
+//! | [`conv`] | yes | yes | yes | yes |
+//! | [`depthwise`] | yes | the scalar sums, compiled for AVX2; its own requantisation | as avx2 | the scalar body |
+//! | [`add`], [`pool`] | yes | the scalar body, compiled for AVX2 | as avx2 | the scalar body |
+//! | [`move_tensor`] | yes | scalar | scalar | scalar |
 //!
 //! Maps are `[H, W, C]`, row-major, channels last. Every op checks the lengths of its slices once.
 #![no_std]

@@ -4,11 +4,7 @@ use kernels::cases::{self, Case, Failure, Memory};
 use kernels::{Conv, KernelError, Level, Requant, Shape, Window, arch};
 
 fn run(level: Level, case: &Case, memory: &mut Memory) -> Result<(), Failure> {
-    match level {
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => cases::run(arch::Avx2::new().expect("it is available"), case, memory),
-        _ => cases::run(arch::Scalar, case, memory),
-    }
+    kernels::with_isa!(level, |isa| cases::run(isa, case, memory))
 }
 
 /// A visitor that runs each case on every level of this machine.

@@ -117,22 +117,9 @@ pub fn replay(
         return Err(Error::PictureSize { found, pictures, height, width, channels });
     }
     let platform = Virtual::new(image, pictures, trace, frames, Theft::new(steal_seed));
-    let rows = with_best_isa(image, platform)?;
+    let rows = kernels::with_isa!(kernels::Level::best(), |isa| run(isa, image, platform))?;
     let configs = (0..image.configs()).map(|number| image.text(image.config(ConfigId(number)).name).to_owned());
     Ok(Replay { rows, configs: configs.collect() })
-}
-
-#[cfg(target_arch = "x86_64")]
-fn with_best_isa(image: Image<'_>, platform: Virtual<'_>) -> Result<Vec<Row>, Error> {
-    match kernels::arch::Avx2::new() {
-        Some(isa) => run(isa, image, platform),
-        None => run(kernels::arch::Scalar, image, platform),
-    }
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn with_best_isa(image: Image<'_>, platform: Virtual<'_>) -> Result<Vec<Row>, Error> {
-    run(kernels::arch::Scalar, image, platform)
 }
 
 fn run(isa: impl Isa, image: Image<'_>, mut platform: Virtual<'_>) -> Result<Vec<Row>, Error> {

@@ -7,7 +7,7 @@ use std::fmt::Write;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use kernels::{Isa, arch};
+use kernels::{Isa, Level, with_isa};
 use plan::layout::SHARED;
 use plan::{ConfigId, CutId, Image, SegmentId, SegmentKind};
 use runtime::{Engine, Progress};
@@ -15,7 +15,7 @@ use stitch::report::milliseconds;
 
 /// An engine without its instruction set in the type.
 trait Runner {
-    /// `scalar`, `avx2`.
+    /// `scalar`, `avx2`, `vnni`.
     fn name(&self) -> &'static str;
     /// Time of a whole run.
     fn config(&mut self, config: ConfigId) -> Result<Duration>;
@@ -60,20 +60,14 @@ impl<I: Isa> Runner for Engine<'_, I> {
     }
 }
 
-#[cfg(target_arch = "x86_64")]
-fn runners<'a>(image: Image<'a>, arenas: &'a mut [Vec<i8>; 2]) -> Result<Vec<Box<dyn Runner + 'a>>> {
-    let [scalar, avx2] = arenas;
-    let mut runners: Vec<Box<dyn Runner + 'a>> = vec![Box::new(Engine::new(arch::Scalar, image, scalar)?)];
-    if let Some(isa) = arch::Avx2::new() {
-        runners.push(Box::new(Engine::new(isa, image, avx2)?));
+/// One engine for each instruction set of this machine.
+fn runners<'a>(image: Image<'a>, arenas: &'a mut [Vec<i8>]) -> Result<Vec<Box<dyn Runner + 'a>>> {
+    let mut runners: Vec<Box<dyn Runner + 'a>> = vec![];
+    for (level, arena) in Level::available().zip(arenas) {
+        let runner: Box<dyn Runner + 'a> = with_isa!(level, |isa| Box::new(Engine::new(isa, image, arena)?));
+        runners.push(runner);
     }
     Ok(runners)
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn runners<'a>(image: Image<'a>, arenas: &'a mut [Vec<i8>; 2]) -> Result<Vec<Box<dyn Runner + 'a>>> {
-    let [scalar, _] = arenas;
-    Ok(vec![Box::new(Engine::new(arch::Scalar, image, scalar)?)])
 }
 
 /// Times, sorted.
@@ -94,8 +88,7 @@ impl Times {
 
 /// Measures and returns the two tables.
 pub fn bench(image: Image<'_>, repeats: usize) -> Result<String> {
-    let arena = vec![0; image.meta().arena_bytes as usize];
-    let mut arenas = [arena.clone(), arena];
+    let mut arenas = vec![vec![0; image.meta().arena_bytes as usize]; Level::available().count()];
     let mut runners = runners(image, &mut arenas)?;
     let configs: Vec<ConfigId> = (0..image.configs()).map(ConfigId).collect();
     let mut whole = vec![vec![vec![]; configs.len()]; runners.len()];

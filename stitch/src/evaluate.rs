@@ -1,5 +1,6 @@
 //! Scores: top-1 of every config, with the integers that the device will use and, beside them, in float.
 
+use kernels::{Level, with_isa};
 use plan::{ConfigId, Image};
 use rayon::prelude::*;
 use runtime::{Engine, RunError};
@@ -8,27 +9,6 @@ use crate::error::Error;
 use crate::float_judge::Judge;
 use crate::images::ImageSet;
 use crate::network::Stitched;
-
-/// Runs `body` with the fastest instruction set of this machine.
-macro_rules! with_best_isa {
-    (|$isa:ident| $body:expr) => {
-        match kernels::Level::best() {
-            #[cfg(target_arch = "x86_64")]
-            kernels::Level::Avx2 => match kernels::arch::Avx2::new() {
-                Some($isa) => $body,
-                None => {
-                    let $isa = kernels::arch::Scalar;
-                    $body
-                }
-            },
-            _ => {
-                let $isa = kernels::arch::Scalar;
-                $body
-            }
-        }
-    };
-}
-pub(crate) use with_best_isa;
 
 /// Correct answers in 10,000 per config, over all images; `advance` is called once per image.
 ///
@@ -41,7 +21,7 @@ pub fn integer_scores(image: &Image<'_>, images: &ImageSet, advance: &(dyn Fn() 
         .map_init(
             || vec![0; image.meta().arena_bytes as usize],
             |arena, number| {
-                let right = with_best_isa!(|isa| right_answers(isa, image, images, number, arena));
+                let right = with_isa!(Level::best(), |isa| right_answers(isa, image, images, number, arena));
                 advance();
                 right
             },

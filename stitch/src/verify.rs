@@ -2,11 +2,11 @@
 //! this machine must give the same bytes, in the smallest arena and in a larger one. Before that, the float form must
 //! be what the ONNX file computes.
 
+use kernels::{Level, with_isa};
 use plan::{ConfigId, Image};
 use runtime::Engine;
 
 use crate::error::Error;
-use crate::evaluate::with_best_isa;
 use crate::float;
 use crate::float_judge::Judge;
 use crate::graph::Graph;
@@ -72,14 +72,14 @@ pub fn outputs<I: kernels::Isa>(isa: I, image: &Image<'_>, input: &[i8], spare: 
 /// [`Error::Stage`] naming the config where they do not.
 pub fn agreed_outputs(image: &Image<'_>, input: &[i8]) -> Result<Vec<Vec<i8>>, Error> {
     let expected = outputs(kernels::arch::Scalar, image, input, 0)?;
-    for spare in [0, 4096] {
-        let found = with_best_isa!(|isa| outputs(isa, image, input, spare))?;
+    for (level, spare) in Level::available().flat_map(|level| [(level, 0), (level, 4096)]) {
+        let found = with_isa!(level, |isa| outputs(isa, image, input, spare))?;
         if let Some(config) = (0..expected.len()).find(|&config| found[config] != expected[config]) {
             let name = image.text(image.config(ConfigId(config as u16)).name);
             let what = format!(
                 "config {config} ({name}) gives {:?} with {} and {:?} with scalar: a fault of the kernels",
                 found[config],
-                kernels::Level::best().name(),
+                level.name(),
                 expected[config]
             );
             return Err(Error::Stage { stage: "verify", what });

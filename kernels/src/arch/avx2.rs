@@ -2,12 +2,12 @@
 #![allow(unsafe_code)]
 
 use core::arch::x86_64::{
-    __cpuid, __cpuid_count, __m128i, __m256i, _mm_add_epi32, _mm_cvtsi32_si128, _mm_cvtsi128_si32, _mm_set1_epi32,
-    _mm_setr_epi32, _mm_shuffle_epi8, _mm256_add_epi32, _mm256_add_epi64, _mm256_blendv_epi8, _mm256_castsi256_si128,
-    _mm256_cmpgt_epi64, _mm256_cvtepi8_epi16, _mm256_cvtepi32_epi64, _mm256_cvtepu8_epi64, _mm256_extracti128_si256,
-    _mm256_hadd_epi32, _mm256_madd_epi16, _mm256_mul_epi32, _mm256_permutevar8x32_epi32, _mm256_set1_epi64x,
-    _mm256_setr_epi32, _mm256_setzero_si256, _mm256_sllv_epi64, _mm256_srlv_epi64, _mm256_sub_epi64, _mm256_xor_si256,
-    _xgetbv,
+    __cpuid, __cpuid_count, __m128i, __m256i, _mm_add_epi32, _mm_cmpgt_epi32, _mm_cvtsi32_si128, _mm_cvtsi128_si32,
+    _mm_maskload_epi32, _mm_set1_epi32, _mm_setr_epi32, _mm_shuffle_epi8, _mm256_add_epi32, _mm256_add_epi64,
+    _mm256_blendv_epi8, _mm256_castsi256_si128, _mm256_cmpgt_epi64, _mm256_cvtepi8_epi16, _mm256_cvtepi32_epi64,
+    _mm256_cvtepu8_epi64, _mm256_extracti128_si256, _mm256_hadd_epi32, _mm256_madd_epi16, _mm256_mul_epi32,
+    _mm256_permutevar8x32_epi32, _mm256_set1_epi64x, _mm256_setr_epi32, _mm256_setzero_si256, _mm256_sllv_epi64,
+    _mm256_srlv_epi64, _mm256_sub_epi64, _mm256_xor_si256, _xgetbv,
 };
 
 use crate::isa::Isa;
@@ -66,19 +66,19 @@ fn fold(sum: __m256i) -> __m128i {
     _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256::<1>(sum))
 }
 
-/// What follows the blocks of 16: 4, 8 or 12 bytes, then zeros.
-#[inline(always)]
-fn end(bytes: &[u8]) -> [u8; 16] {
-    let mut block = [0; 16];
-    let (fours, _) = bytes.as_chunks::<4>();
-    for (to, from) in block.as_chunks_mut::<4>().0.iter_mut().take(3).zip(fours) {
-        *to = *from;
-    }
-    block
+/// What follows the blocks of 16: 4, 8 or 12 bytes, then zeros, widened. A masked load, as a copy into a block of zeros
+/// would stall on its own stores.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn end(bytes: &[u8]) -> __m256i {
+    let words = bytes.len().min(12) / 4;
+    let mask = _mm_cmpgt_epi32(_mm_set1_epi32(words as i32), _mm_setr_epi32(0, 1, 2, 3));
+    // SAFETY: only lanes below `words` are read, and as many words lie in `bytes`; alignment is not needed.
+    _mm256_cvtepi8_epi16(unsafe { _mm_maskload_epi32(bytes.as_ptr().cast(), mask) })
 }
 
 #[inline(always)]
-fn as_bytes(row: &[i8]) -> &[u8] {
+pub(super) fn as_bytes(row: &[i8]) -> &[u8] {
     // SAFETY: i8 and u8 have one size, one alignment and no invalid bit pattern.
     unsafe { core::slice::from_raw_parts(row.as_ptr().cast(), row.len()) }
 }
@@ -96,11 +96,12 @@ fn dot_2x4([x0, x1]: [&[u8]; 2], [w0, w1, w2, w3]: [&[u8]; 4]) -> [[i32; 4]; 2] 
     let ((w0, w0_end), (w1, w1_end)) = (w0.as_chunks::<16>(), w1.as_chunks::<16>());
     let ((w2, w2_end), (w3, w3_end)) = (w2.as_chunks::<16>(), w3.as_chunks::<16>());
     for block in 0..len / 16 {
-        add_products(&mut sums, [&x0[block], &x1[block]], [&w0[block], &w1[block], &w2[block], &w3[block]]);
+        let weights = [wide(w0[block]), wide(w1[block]), wide(w2[block]), wide(w3[block])];
+        add_products(&mut sums, [wide(x0[block]), wide(x1[block])], weights);
     }
     if len % 16 != 0 {
-        let weights = [&end(w0_end), &end(w1_end), &end(w2_end), &end(w3_end)];
-        add_products(&mut sums, [&end(x0_end), &end(x1_end)], weights);
+        let weights = [end(w0_end), end(w1_end), end(w2_end), end(w3_end)];
+        add_products(&mut sums, [end(x0_end), end(x1_end)], weights);
     }
     let [first, second] = sums;
     [totals(first), totals(second)]
@@ -108,10 +109,8 @@ fn dot_2x4([x0, x1]: [&[u8]; 2], [w0, w1, w2, w3]: [&[u8]; 4]) -> [[i32; 4]; 2] 
 
 #[inline]
 #[target_feature(enable = "avx2")]
-fn add_products(sums: &mut [[__m256i; 4]; 2], x: [&[u8; 16]; 2], w: [&[u8; 16]; 4]) {
-    let (a, b) = (wide(*x[0]), wide(*x[1]));
-    for channel in 0..4 {
-        let weight = wide(*w[channel]);
+fn add_products(sums: &mut [[__m256i; 4]; 2], [a, b]: [__m256i; 2], w: [__m256i; 4]) {
+    for (channel, weight) in w.into_iter().enumerate() {
         sums[0][channel] = _mm256_add_epi32(sums[0][channel], _mm256_madd_epi16(a, weight));
         sums[1][channel] = _mm256_add_epi32(sums[1][channel], _mm256_madd_epi16(b, weight));
     }
@@ -120,7 +119,7 @@ fn add_products(sums: &mut [[__m256i; 4]; 2], x: [&[u8; 16]; 2], w: [&[u8; 16]; 
 /// The sum of the lanes of each of four vectors.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn totals([a, b, c, d]: [__m256i; 4]) -> [i32; 4] {
+pub(super) fn totals([a, b, c, d]: [__m256i; 4]) -> [i32; 4] {
     let four = fold(_mm256_hadd_epi32(_mm256_hadd_epi32(a, b), _mm256_hadd_epi32(c, d)));
     // SAFETY: both types are 16 bytes and every bit pattern is an array.
     unsafe { core::mem::transmute::<__m128i, [i32; 4]>(four) }
@@ -130,7 +129,7 @@ fn totals([a, b, c, d]: [__m256i; 4]) -> [i32; 4] {
 #[target_feature(enable = "avx2")]
 fn dot(row: &[u8], weights: &[u8]) -> i32 {
     let ((row, row_end), (weights, weights_end)) = (row.as_chunks::<16>(), weights.as_chunks::<16>());
-    let mut sum = _mm256_madd_epi16(wide(end(row_end)), wide(end(weights_end)));
+    let mut sum = _mm256_madd_epi16(end(row_end), end(weights_end));
     for (&x, &w) in row.iter().zip(weights) {
         sum = _mm256_add_epi32(sum, _mm256_madd_epi16(wide(x), wide(w)));
     }

@@ -5,9 +5,13 @@ mod avx2;
 #[cfg(all(target_arch = "arm", feature = "dsp"))]
 mod dsp;
 mod scalar;
+#[cfg(target_arch = "x86_64")]
+mod vnni;
 
 #[cfg(target_arch = "x86_64")]
 pub use avx2::Avx2;
 #[cfg(all(target_arch = "arm", feature = "dsp"))]
 pub use dsp::Dsp;
 pub use scalar::Scalar;
+#[cfg(target_arch = "x86_64")]
+pub use vnni::Vnni;

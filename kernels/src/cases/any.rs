@@ -1,7 +1,7 @@
 //! A case from any bytes, and its run on every instruction set: the body of the fuzz target `kernels`.
 
 use super::{Case, ConvCase, Failure, Memory, Paint, plain, run};
-use crate::{Add, Level, Move, Pool, PoolKind, Shape, Window, arch};
+use crate::{Add, Level, Move, Pool, PoolKind, Shape, Window};
 
 /// Bytes as choices; zeros behind the end.
 struct Choices<'a>(&'a [u8]);
@@ -112,11 +112,9 @@ pub fn run_any(bytes: &[u8], memory: &mut Memory) -> bool {
     };
     for level in Level::available() {
         let found = match level {
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => arch::Avx2::new().map_or(Ok(()), |isa| run(isa, &case, memory)),
             #[cfg(all(target_arch = "arm", feature = "dsp"))]
-            Level::Dsp => run(arch::Dsp, &case, memory),
-            _ => run(arch::Scalar, &case, memory),
+            Level::Dsp => run(crate::arch::Dsp, &case, memory),
+            level => crate::with_isa!(level, |isa| run(isa, &case, memory)),
         };
         if found == Err(Failure::Memory) {
             return false;

@@ -166,8 +166,9 @@ impl Facts {
                 kib(image)
             ),
             format!(
-                "RAM: {anchors} anchors ready side by side would need arenas of {}; this image runs all {configs} \
-                 configs in one of {}.",
+                "RAM: {configs} separate models ready side by side would need arenas of {}, the {anchors} anchors alone {}; \
+                 this image runs all {configs} configs in one of {}.",
+                kib(sum(&arena, true)),
                 kib(sum(&arena, false)),
                 kib(u64::from(self.arena_bytes))
             ),

@@ -40,10 +40,9 @@ fn run(bytes: &[u8]) {
         // A larger arena puts outputs elsewhere; what was in it does not matter.
         let roomy = output(Scalar, image, id, config.arena_bytes + 160, PAINT[1]);
         assert_eq!(scalar, roomy, "config {id:?}: the arena's size or content shows in the output");
-        #[cfg(target_arch = "x86_64")]
-        if let Some(isa) = kernels::arch::Avx2::new() {
-            let avx2 = output(isa, image, id, config.arena_bytes, PAINT[1]);
-            assert_eq!(scalar, avx2, "config {id:?}: avx2 differs from scalar");
+        for level in kernels::Level::available() {
+            let found = kernels::with_isa!(level, |isa| output(isa, image, id, config.arena_bytes, PAINT[1]));
+            assert_eq!(scalar, found, "config {id:?}: {} differs from scalar", level.name());
         }
         let switched = switched(image, id, next);
         assert!(is_promised(&image, &switched), "config {id:?}, then {next:?}: {switched:?}");
