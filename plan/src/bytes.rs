@@ -17,6 +17,7 @@ macro_rules! integer {
     ($($type:ty),*) => {$(
         impl Field for $type {
             const LEN: usize = size_of::<$type>();
+            #[inline]
             fn read(bytes: &[u8]) -> Self {
                 bytes.first_chunk().map_or(0, |chunk| <$type>::from_le_bytes(*chunk))
             }
@@ -32,6 +33,7 @@ integer!(u8, i8, u16, i16, u32, i32, u64);
 
 impl<T: Field, const N: usize> Field for [T; N] {
     const LEN: usize = T::LEN * N;
+    #[inline]
     fn read(bytes: &[u8]) -> Self {
         core::array::from_fn(|index| T::read(bytes.get(index * T::LEN..).unwrap_or_default()))
     }

@@ -47,7 +47,7 @@ rules! {
     SegmentEnds = 19, "A segment's first and last tensors are those of its cuts and lie at the two ends.";
     Path = 20, "A config is a chain of segments, none twice, from the input cut to the output cut.";
     ConfigCost = 21, "A config's cost and arena are those of its segments, and the image's arena is enough.";
-    OverlayOrder = 22, "Overlays name convolutions of their path in the order in which they run.";
+    OverlayOrder = 22, "Overlays name convolutions of their path, and their step, in the order in which they run.";
     SelfTest = 23, "The self test has one input and one output per config.";
     Text = 24, "Names are UTF-8 and there is one label per class.";
 }

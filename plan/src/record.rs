@@ -101,7 +101,18 @@ macro_rules! record {
         }
         impl Field for $name {
             const LEN: usize = $len;
+            #[inline]
             fn read(bytes: &[u8]) -> Self {
+                // One check of the length: behind it every field is a load from a known place.
+                let mut padded;
+                let bytes: &[u8; $len] = match bytes.first_chunk() {
+                    Some(whole) => whole,
+                    None => {
+                        padded = [0; $len];
+                        padded.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+                        &padded
+                    }
+                };
                 Self { $($field: <$type>::read(bytes.get($at..).unwrap_or_default()),)* }
             }
             fn write(&self, bytes: &mut [u8]) {
@@ -316,8 +327,8 @@ record!(
     Overlay, 8 {
         /// The op, a convolution.
         op: OpId = 0,
-        /// Zero.
-        reserved: u16 = 2,
+        /// Segment of the path that has the op, counted from 0: says without a search whether a run has met it.
+        step: u16 = 2,
         /// `i32` per output channel in the data section.
         bias: u32 = 4,
     }

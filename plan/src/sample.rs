@@ -79,7 +79,7 @@ pub fn writer() -> ImageWriter {
         let op = OpId(writer.segments[residual.index()].first_op);
         let bias: Vec<u8> = (0..8i32).flat_map(|channel| (channel * 9 - 40).to_le_bytes()).collect();
         let bias = writer.put(&bias).offset;
-        vec![Overlay { op, reserved: 0, bias }]
+        vec![Overlay { op, step: 2, bias }]
     };
     config(&mut writer, "tiny", 6_000, &[tiny_stem, tiny_head], &[]);
     config(&mut writer, "wide", 8_000, &[wide_stem, residual, wide_head], &[]);

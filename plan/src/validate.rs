@@ -386,7 +386,7 @@ fn config(image: &Image<'_>, record: &Config, at: At) -> Check {
                 break;
             }
             let at = At { section: Section::Overlays, record: usize::from(record.first_overlay + overlay) };
-            at.equal(Rule::KindKnown, found.reserved, 0u8)?;
+            at.equal(Rule::OverlayOrder, found.step, step as u64)?;
             let op = image.op(found.op);
             if !matches!(op.kind, OpKind::Conv | OpKind::Depthwise) {
                 return Err(at.refuse(Rule::OverlayOrder, found.op.0, next_op));

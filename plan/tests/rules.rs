@@ -159,6 +159,7 @@ fn every_rule_is_enforced() {
         (Rule::ConfigCost, "a score over 100 %", |w| w.configs[0].score = 10_001),
         (Rule::OverlayOrder, "an overlay of another path", |w| w.overlays[0].op = OpId(1)),
         (Rule::OverlayOrder, "an overlay of an addition", |w| w.overlays[0].op = OpId(w.overlays[0].op.0 + 1)),
+        (Rule::OverlayOrder, "an overlay of another step", |w| w.overlays[0].step -= 1),
         (Rule::SelfTest, "no self-test input", |w| w.meta.test_input.len = 0),
         (Rule::Text, "a name that is not UTF-8", |w| {
             let at = w.meta.name.offset as usize;

@@ -67,8 +67,27 @@ pub fn remaining(image: &Image<'_>, config: &Config, done: u16) -> u64 {
     (done..config.segments).map(|step| u64::from(image.segment(image.path_segment(config, step)).ticks)).sum()
 }
 
-/// Whether two configs run the same first `done` segments.
+/// Whether two configs compute the same in their first `done` segments: the same segments, with the same biases.
 #[must_use]
 pub fn shares(image: &Image<'_>, a: &Config, b: &Config, done: u16) -> bool {
-    done <= a.segments && done <= b.segments && image.path_prefix(a, done) == image.path_prefix(b, done)
+    done <= a.segments
+        && done <= b.segments
+        && image.path_prefix(a, done) == image.path_prefix(b, done)
+        && same_biases(image, a, b, done)
+}
+
+/// Whether the overlays of the first `done` segments are equal. They lie in the order of the path.
+fn same_biases(image: &Image<'_>, a: &Config, b: &Config, done: u16) -> bool {
+    let met = |config: &Config, index: u16| {
+        let overlay = (index < config.overlays).then(|| image.overlay(config, index));
+        overlay.filter(|overlay| overlay.step < done)
+    };
+    let mut index = 0;
+    loop {
+        match (met(a, index), met(b, index)) {
+            (None, None) => return true,
+            (Some(of_a), Some(of_b)) if of_a == of_b => index += 1,
+            _ => return false,
+        }
+    }
 }

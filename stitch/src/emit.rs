@@ -219,7 +219,8 @@ fn emit_path(
         let bias = data.put(words(&correction.bias));
         overlay_bytes += bias.len;
         let op = OpId(data.writer.segments[correction.segment].first_op + count("ops", correction.op)?);
-        data.writer.overlays.push(Overlay { op, reserved: 0, bias: bias.offset });
+        let step = path.segments.iter().position(|&segment| segment == correction.segment).unwrap_or(0);
+        data.writer.overlays.push(Overlay { op, step: count("path entries", step)?, bias: bias.offset });
     }
     let name = data.put(path.name.clone().into_bytes());
     let live = path.segments.iter().map(|&segment| placed.placements[segment].live_bytes).max();

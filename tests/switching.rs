@@ -1,0 +1,114 @@
+//! When a run may go on as another config, and what comes out.
+
+use kernels::arch::Scalar;
+use plan::{ConfigId, Image, ImageWriter, Overlay, sample};
+use runtime::{Engine, Progress, RunError, policy};
+
+/// `tiny.1>wide.1` of the sample: stem, stitch, a residual block with an overlay, head.
+const STITCHED: ConfigId = ConfigId(2);
+/// The same path, added by [`with_a_twin`].
+const TWIN: ConfigId = ConfigId(3);
+
+/// The sample and a fourth config on the stitched path, with other overlays.
+fn with_a_twin(overlays: &[Overlay]) -> Vec<u8> {
+    let mut writer: ImageWriter = sample::writer();
+    let mut twin = writer.configs[STITCHED.index()];
+    let start = usize::from(twin.first_segment);
+    let path = writer.path[start..start + usize::from(twin.segments)].to_vec();
+    twin.first_segment = writer.path.len() as u16;
+    twin.first_overlay = writer.overlays.len() as u16;
+    twin.overlays = overlays.len() as u16;
+    writer.path.extend(path);
+    writer.overlays.extend(overlays);
+    writer.configs.push(twin);
+    writer.meta.test_outputs = writer.put(&[0; 8]);
+    writer.finish()
+}
+
+/// Runs `first` for `done` segments, goes on as `next` to the end.
+fn output(image: Image<'_>, first: ConfigId, done: u16, next: ConfigId) -> Result<Vec<i8>, RunError> {
+    features(image, first, done, next, u16::MAX)
+}
+
+/// The same, but ends after `most` segments.
+fn features(image: Image<'_>, first: ConfigId, done: u16, next: ConfigId, most: u16) -> Result<Vec<i8>, RunError> {
+    let mut arena = vec![0; image.meta().arena_bytes as usize];
+    let mut engine = Engine::new(Scalar, image, &mut arena)?;
+    for (value, &byte) in engine.input_mut().iter_mut().zip(image.test_input()) {
+        *value = byte.cast_signed();
+    }
+    engine.begin(first)?;
+    for _ in 0..done {
+        engine.step()?;
+    }
+    engine.switch(next)?;
+    while engine.done() < most && matches!(engine.step()?, Progress::Cut(_)) {}
+    Ok(engine.features().to_vec())
+}
+
+#[test]
+fn a_run_changes_only_to_a_config_that_computed_the_same() {
+    let bytes = with_a_twin(&[]);
+    let image = Image::parse(&bytes).expect("the twin is valid");
+    let overlay = image.overlay(&image.config(STITCHED), 0);
+    assert_eq!(overlay.step, 2, "the block is the third segment of the path");
+    for (from, to) in [(STITCHED, TWIN), (TWIN, STITCHED)] {
+        // Before the block the two are one; what follows is the other config's, to the last byte.
+        for (done, most) in (0..=overlay.step).flat_map(|done| [(done, overlay.step + 1), (done, u16::MAX)]) {
+            let alone = features(image, to, 0, to, most);
+            assert_eq!(features(image, from, done, to, most), alone, "after {done} segments");
+        }
+        // Behind it they have used different biases.
+        let refused = Err(RunError::OtherPath { config: to.0, done: overlay.step + 1 });
+        assert_eq!(output(image, from, overlay.step + 1, to), refused);
+    }
+    // At the end of the block, as the sample's head is too coarse to show it.
+    let behind = |config| features(image, config, 0, config, overlay.step + 1);
+    assert_ne!(behind(TWIN), behind(STITCHED), "the overlay changes nothing");
+}
+
+#[test]
+fn equal_overlays_keep_a_path_shared_to_its_end() {
+    let overlay = sample::writer().overlays[0];
+    let bytes = with_a_twin(&[overlay]);
+    let image = Image::parse(&bytes).expect("the twin is valid");
+    let [stitched, twin] = [STITCHED, TWIN].map(|id| image.config(id));
+    assert!((0..=stitched.segments).all(|done| policy::shares(&image, &stitched, &twin, done)));
+    let last = stitched.segments - 1;
+    assert_eq!(output(image, STITCHED, last, TWIN), output(image, TWIN, 0, TWIN));
+}
+
+#[test]
+fn another_path_is_refused_wherever_the_run_stands() {
+    let bytes = sample::writer().finish();
+    let image = Image::parse(&bytes).expect("the sample is valid");
+    // Stem and stitch of tiny, then wide: shared with tiny after one segment, with wide never.
+    let [tiny, wide] = [ConfigId(0), ConfigId(1)];
+    assert!(output(image, STITCHED, 1, tiny).is_ok());
+    for (done, to) in [(2, tiny), (1, wide), (2, wide)] {
+        assert_eq!(output(image, STITCHED, done, to), Err(RunError::OtherPath { config: to.0, done }));
+    }
+    assert_eq!(output(image, STITCHED, 1, ConfigId(3)), Err(RunError::NoSuchConfig { config: 3, configs: 3 }));
+}
+
+#[test]
+fn with_time_left_the_best_tail_is_taken_and_without_the_shortest() {
+    let bytes = sample::writer().finish();
+    let image = Image::parse(&bytes).expect("the sample is valid");
+    let tiny = ConfigId(0);
+    let left = |config| policy::remaining(&image, &image.config(config), 1);
+    assert!(left(tiny) < left(STITCHED));
+    let next = |current, ticks| policy::reconsider(&image, current, 1, ticks, u32::MAX);
+    for current in [tiny, STITCHED] {
+        // The stitched config scores more than tiny.
+        assert_eq!(next(current, left(STITCHED)), STITCHED);
+        assert_eq!(next(current, left(STITCHED) - 1), tiny);
+        assert_eq!(next(current, left(tiny)), tiny);
+        assert_eq!(next(current, 0), tiny, "too late for both: the one that ends sooner");
+    }
+    // A config that needs more memory than there is stays out.
+    let arena = image.config(STITCHED).arena_bytes;
+    if image.config(tiny).arena_bytes < arena {
+        assert_eq!(policy::reconsider(&image, tiny, 1, u64::MAX, arena - 1), tiny);
+    }
+}
