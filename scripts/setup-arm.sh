@@ -36,7 +36,7 @@ qemu_major() {
 install_qemu() {
   debian || die "install QEMU for Arm (qemu-system-arm), 8.0 or later, with your package manager; then run this again"
   say "installing qemu-system-arm"
-  apt update
+  apt update || die "apt failed; see $CACHE/apt.log"
   # Any release with `-icount` will do; 10.0 of the backports is the one the numbers were measured with.
   if . /etc/os-release && [ "${VERSION_CODENAME:-}" = bookworm ]; then
     echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $(mirror) bookworm-backports main" |
@@ -79,8 +79,10 @@ build_target() {
   commit=$("$RUSTC" -vV | sed -n 's/^commit-hash: //p')
   debian || die "'rustup target add $TARGET' failed, and this is no Debian to take the source from"
   [ "$release" = "$SOURCE_OF" ] || die "rustc is $release; the source known here is of $SOURCE_OF"
+  # The lists also say where the archive is.
+  apt update || die "apt failed; see $CACHE/apt.log"
   command -v curl >/dev/null && command -v xz >/dev/null && command -v gpgv >/dev/null && command -v cc >/dev/null ||
-    { apt update; apt install --no-install-recommends curl xz-utils gpgv gcc libc6-dev; }
+    apt install --no-install-recommends curl xz-utils gpgv gcc libc6-dev || die "apt failed; see $CACHE/apt.log"
   say "compiling the standard library for $TARGET"
   local work
   work=$(mktemp -d "$CACHE/build.XXXXXX")

@@ -2,6 +2,8 @@
 # Every check of the repository, the fastest first; the same on a laptop and in CI.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+command -v cargo >/dev/null || { echo "install Rust with rustup first" >&2; exit 1; }
+command -v cc >/dev/null || { echo "install a C compiler first, cargo links with it (apt-get install gcc libc6-dev)" >&2; exit 1; }
 
 step() {
   local started=$SECONDS

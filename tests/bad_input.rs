@@ -146,7 +146,7 @@ fn an_attribute_that_is_not_supported_is_named_with_its_node() {
     family.net("a", Net { stride: &[0, 1], ..NET });
     assert_eq!(
         family.refusal(),
-        "a: node `the_Conv` (Conv) is not supported: strides = [0, 1]; two positive numbers are expected"
+        "a: node `the_Conv` (Conv) is not supported: strides = [0, 1]; two numbers from 1 to 255 are expected"
     );
 }
 
@@ -160,10 +160,11 @@ fn anchors_whose_inputs_differ_are_refused() {
 #[test]
 fn anchors_without_matching_cuts_are_refused() {
     let family = Family::new("cuts");
-    family.net("b", Net { stride: &[2, 2], ..NET });
+    family.net("a", Net { stride: &[2, 2], ..NET });
     assert_eq!(
         family.refusal(),
-        "family: no cut of `a` has the rows and columns of a cut of `b`: nothing can be stitched"
+        "family: no cut of `a` answers one of `b`, which needs two blocks whose maps have the rows and columns of a block of the \
+         former: nothing can be stitched"
     );
 }
 
@@ -188,6 +189,54 @@ fn an_empty_an_unreadable_and_a_small_image_set_are_refused() {
     fs::write(Path::new(&broken).join("sheet-00.png"), b"no picture").expect("a file is written");
     family.description(&broken, &test);
     assert_eq!(family.refusal(), "DIR/pictures-16/sheet-00.png: Invalid PNG signature.");
+}
+
+#[test]
+fn scores_from_no_image_are_refused() {
+    let family = Family::new("scores");
+    let spec = family::read(&family.folder.join("family.toml")).unwrap_or_else(|error| panic!("{error}"));
+    let options = Options { score_images: 0, stop_after: Stage::Verify };
+    let error = pipeline::compile(&spec, options, &Quiet).expect_err("nothing to score").to_string();
+    assert_eq!(error, "evaluate: 0 images, at least 1 are needed");
+}
+
+#[test]
+fn anchors_that_are_not_in_the_order_of_their_cost_are_refused() {
+    let family = Family::new("order");
+    family.net("a", Net { channels: 12, ..NET });
+    let refusal = family.refusal();
+    assert!(
+        refusal.starts_with("family: anchor `a` has ") && refusal.ends_with("list them in increasing order of cost")
+    );
+}
+
+#[test]
+fn a_flash_limit_is_kept_to_the_byte_or_refused_with_what_would_do() {
+    let family = Family::new("limit");
+    let description = family.folder.join("family.toml");
+    let text = fs::read_to_string(&description).expect("the description can be read");
+    let with = |limit: usize| {
+        fs::write(&description, format!("{text}[limits]\nflash_bytes = {limit}\n"))
+            .expect("the description is written");
+        family.compile()
+    };
+    let image = |limit| match with(limit) {
+        Ok(Compiled::Image(bytes)) => bytes,
+        other => panic!("{limit}: {other:?}"),
+    };
+    let configs = |bytes: &[u8]| Image::parse(bytes).expect("a valid image").configs();
+    let all = image(1 << 20);
+    assert!(configs(&all) > 2, "the family has a stitched config");
+    assert_eq!(image(all.len()), all);
+    let fewer = image(all.len() - 1);
+    assert!(fewer.len() < all.len() && configs(&fewer) < configs(&all));
+    let error = with(1000).expect_err("no image is so small").to_string();
+    let needed = error.strip_prefix("family: the anchors alone need ").and_then(|rest| rest.split_once(' '));
+    let (needed, rest) = needed.unwrap_or_else(|| panic!("{error}"));
+    assert_eq!(rest, "bytes of flash, limits.flash_bytes is 1000; raise it or drop an anchor");
+    let needed: usize = needed.parse().expect("a number of bytes");
+    assert_eq!(configs(&image(needed)), 2);
+    assert!(with(needed - 1).is_err());
 }
 
 #[test]

@@ -87,7 +87,8 @@ pub fn cut(graphs: Vec<Graph>, direction: Direction) -> Result<Blocks, Error> {
         let up = matches(&anchors, small, small + 1);
         if up.is_empty() {
             return Err(Error::Family(format!(
-                "no cut of `{}` has the rows and columns of a cut of `{}`: nothing can be stitched",
+                "no cut of `{}` answers one of `{}`, which needs two blocks whose maps have the rows and columns of a block \
+                 of the former: nothing can be stitched",
                 anchors[small].graph.name,
                 anchors[small + 1].graph.name
             )));

@@ -1,4 +1,4 @@
-//! Stage 10: layout of the image. No arithmetic but sums of sizes.
+//! Stage 12: layout of the image. No arithmetic but sums of sizes.
 
 use std::collections::BTreeMap;
 

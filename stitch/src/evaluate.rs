@@ -1,4 +1,4 @@
-//! Scores: top-1 of every config, with the integers that the device will use and, beside them, in float.
+//! Stage 10, scores: top-1 of every config, with the integers that the device will use and, beside them, in float.
 
 use kernels::{Level, with_isa};
 use plan::{ConfigId, Image};

@@ -8,6 +8,9 @@ use crate::cut::Direction;
 use crate::error::Error;
 use crate::frontier::Keep;
 
+/// Least standard deviation of a channel whose pixels lie in 0..=1: less than a thousandth of one step of 8 bits.
+const LEAST_STD: f32 = 1e-6;
+
 /// A family as its description says; paths are relative to the file until [`read`] has resolved them.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -128,14 +131,26 @@ pub fn read(path: &Path) -> Result<FamilySpec, Error> {
     if let Some(mean) = spec.input.mean.iter().find(|mean| !mean.is_finite()) {
         return Err(bad(format!("input.mean holds {mean}; every value must be finite")));
     }
-    if let Some(std) = spec.input.std.iter().find(|&&std| !(std.is_finite() && std > 0.0)) {
-        return Err(bad(format!("input.std holds {std}; every value must be positive")));
+    // Smaller ones would make infinite inputs.
+    if let Some(std) = spec.input.std.iter().find(|&&std| !(std.is_finite() && std >= LEAST_STD)) {
+        return Err(bad(format!("input.std holds {std}; numbers from {LEAST_STD} are expected")));
     }
     if spec.anchors.is_empty() || spec.labels.is_empty() {
         return Err(bad("at least one [[anchor]] and one label are needed".into()));
     }
     if let Some(label) = spec.labels.iter().find(|label| label.contains('\n') || label.is_empty()) {
         return Err(bad(format!("label {label:?}: a label is one line of text")));
+    }
+    let ridge = spec.stitch.ridge;
+    if !(ridge.is_finite() && ridge >= 0.0) {
+        return Err(bad(format!("stitch.ridge is {ridge}; a number from 0 is expected")));
+    }
+    let names = || spec.anchors.iter().map(|anchor| &anchor.name);
+    if let Some(name) = names().chain([&spec.name]).find(|name| name.contains('\n') || name.is_empty()) {
+        return Err(bad(format!("name {name:?}: a name is one line of text")));
+    }
+    if let Some((place, name)) = names().enumerate().find(|(place, name)| names().take(*place).any(|n| n == *name)) {
+        return Err(bad(format!("anchor {} is called {name:?}, as one before it; names must differ", place + 1)));
     }
     spec.directory = path.parent().unwrap_or(Path::new(".")).into();
     let directory = &spec.directory;

@@ -1,4 +1,4 @@
-//! Stage 9: which configs ship. A config is worth shipping if no other is both cheaper and better; and all that ship
+//! Stage 11: which configs ship. A config is worth shipping if no other is both cheaper and better; and all that ship
 //! must fit the flash.
 
 use std::fmt;
@@ -6,8 +6,6 @@ use std::fmt;
 use plan::{ConfigId, Image, SegmentId};
 
 use crate::emit::Measured;
-use crate::error::Error;
-use crate::family::Limits;
 use crate::network::Placed;
 
 /// What speaks for and against a config.
@@ -87,27 +85,20 @@ impl fmt::Display for Choice {
     }
 }
 
-/// Chooses among the configs of an image that holds all of them. `scores` are theirs, correct answers in 10,000.
-///
-/// # Errors
-/// [`Error::Family`] if the anchors alone exceed the flash limit, with the bytes that they need.
-pub fn choose(image: &Image<'_>, scores: &[u16], limits: &Limits) -> Result<Choice, Error> {
+/// Chooses among the configs of an image that holds all of them. `scores` are theirs, correct answers in 10,000;
+/// `flash_bytes` is what the image with the chosen ones may have. Its size is estimated: what several configs store once
+/// (equal biases, say) is counted for each, so the caller compares the bytes that are emitted. Anchors always ship.
+#[must_use]
+pub fn choose(image: &Image<'_>, scores: &[u16], keep: Keep, flash_bytes: Option<u64>) -> Choice {
     let candidates: Vec<Candidate> = (0..image.configs()).map(|number| candidate(image, number, scores)).collect();
     let segment_bytes: Vec<u64> =
         (0..image.segments()).map(|number| u64::from(image.segment(SegmentId(number as u16)).flash_bytes)).collect();
     let parts = segment_bytes.iter().sum::<u64>() + candidates.iter().map(|config| config.own_bytes).sum::<u64>();
     // Header, records of segments, labels, tables: what does not go with a config.
     let fixed = (image.bytes().len() as u64).saturating_sub(parts);
-    let room = limits.flash_bytes.map(|bytes| bytes.saturating_sub(fixed));
-    let verdicts = verdicts(&candidates, &segment_bytes, limits.keep, room);
-    let kept: Vec<bool> = verdicts.iter().map(|verdict| *verdict == Verdict::Ships).collect();
-    let needed = fixed + flash(&candidates, &segment_bytes, &kept);
-    if let Some(limit) = limits.flash_bytes.filter(|&limit| needed > limit) {
-        return Err(Error::Family(format!(
-            "the anchors alone need {needed} bytes of flash, limits.flash_bytes is {limit}; raise it or drop an anchor"
-        )));
-    }
-    Ok(Choice { rows: candidates.into_iter().zip(verdicts).collect() })
+    let room = flash_bytes.map(|bytes| bytes.saturating_sub(fixed));
+    let verdicts = verdicts(&candidates, &segment_bytes, keep, room);
+    Choice { rows: candidates.into_iter().zip(verdicts).collect() }
 }
 
 fn candidate(image: &Image<'_>, number: u16, scores: &[u16]) -> Candidate {
@@ -126,12 +117,13 @@ fn candidate(image: &Image<'_>, number: u16, scores: &[u16]) -> Candidate {
     }
 }
 
-/// For each config the first that beats it on `(ticks, arena, score)`; of equal ones the first is not beaten.
-fn beaten_by(configs: &[Candidate]) -> Vec<Option<usize>> {
+/// For each config the first of those still `in_play` that beats it on `(ticks, arena, score)`; of equal ones the first is
+/// not beaten.
+fn beaten_by(configs: &[Candidate], in_play: &[bool]) -> Vec<Option<usize>> {
     let beats = |(other, a): (usize, &Candidate), (index, b): (usize, &Candidate)| {
         let no_worse = a.ticks <= b.ticks && a.arena_bytes <= b.arena_bytes && a.score >= b.score;
         let better = a.ticks < b.ticks || a.arena_bytes < b.arena_bytes || a.score > b.score;
-        no_worse && (better || other < index)
+        in_play[other] && no_worse && (better || other < index)
     };
     let first = |config| configs.iter().enumerate().find(|&other| beats(other, config)).map(|(other, _)| other);
     configs.iter().enumerate().map(first).collect()
@@ -157,17 +149,21 @@ fn users(configs: &[Candidate], segments: usize, kept: &[bool]) -> Vec<usize> {
 /// they exceed it, the config goes that costs least score for the flash that it alone uses; anchors stay, so the result
 /// may still be too large if they are.
 fn verdicts(configs: &[Candidate], segment_bytes: &[u64], keep: Keep, room: Option<u64>) -> Vec<Verdict> {
-    let beaten = beaten_by(configs).into_iter();
-    let mut verdicts: Vec<Verdict> = configs
-        .iter()
-        .zip(beaten)
-        .map(|(config, by)| match by {
-            Some(by) if keep == Keep::Frontier && !config.anchor => Verdict::Beaten { by },
-            _ => Verdict::Ships,
-        })
-        .collect();
-    let Some(room) = room else { return verdicts };
+    // Flash that each config gave back, of those that had to go.
+    let mut freed: Vec<Option<u64>> = vec![None; configs.len()];
     loop {
+        // A config is not beaten by one that does not ship.
+        let in_play: Vec<bool> = freed.iter().map(Option::is_none).collect();
+        let verdicts: Vec<Verdict> = configs
+            .iter()
+            .zip(beaten_by(configs, &in_play))
+            .zip(&freed)
+            .map(|((config, by), freed)| match (freed, by) {
+                (Some(freed), _) => Verdict::TooLarge { freed: *freed },
+                (None, Some(by)) if keep == Keep::Frontier && !config.anchor => Verdict::Beaten { by },
+                _ => Verdict::Ships,
+            })
+            .collect();
         let kept: Vec<bool> = verdicts.iter().map(|verdict| *verdict == Verdict::Ships).collect();
         let users = users(configs, segment_bytes.len(), &kept);
         let alone = |config: &Candidate| {
@@ -190,8 +186,8 @@ fn verdicts(configs: &[Candidate], segment_bytes: &[u64], keep: Keep, room: Opti
             (loss(a) * free_b).cmp(&(loss(b) * free_a)).then(free_b.cmp(&free_a)).then(b.cmp(&a))
         });
         match worst {
-            Some(index) if flash(configs, segment_bytes, &kept) > room => {
-                verdicts[index] = Verdict::TooLarge { freed: alone(&configs[index]) };
+            Some(index) if room.is_some_and(|room| flash(configs, segment_bytes, &kept) > room) => {
+                freed[index] = Some(alone(&configs[index]));
             }
             _ => return verdicts,
         }
@@ -234,7 +230,7 @@ mod tests {
     fn keeps_what_nothing_beats() {
         let configs = [(10, 9, 80), (20, 9, 90), (15, 9, 79), (20, 9, 90), (30, 9, 95), (31, 9, 95), (31, 8, 95)];
         let configs = configs.map(|(ticks, arena, score)| candidate(ticks, arena, score));
-        assert_eq!(beaten_by(&configs), [None, None, Some(0), Some(1), None, Some(4), None]);
+        assert_eq!(beaten_by(&configs, &[true; 7]), [None, None, Some(0), Some(1), None, Some(4), None]);
     }
 
     fn choose(configs: &[Candidate], segment_bytes: &[u64], keep: Keep, room: Option<u64>) -> Vec<bool> {
@@ -258,6 +254,16 @@ mod tests {
         assert_eq!(choose(&configs, &bytes, Keep::All, None), [true; 5]);
         assert_eq!(choose(&configs, &bytes, Keep::Frontier, None), [true, true, false, true, true]);
         assert_eq!(choose(&configs, &bytes, Keep::All, Some(0)), [true, true, false, false, false]);
+    }
+
+    #[test]
+    fn a_config_is_not_beaten_by_one_that_had_to_go() {
+        let mut configs = [(10, 60), (20, 70), (21, 69)].map(|(t, s)| candidate(t, 1, s)).to_vec();
+        configs[0].anchor = true;
+        (configs[1].own_bytes, configs[2].own_bytes) = (100, 1);
+        let kept = |room| choose(&configs, &[], Keep::Frontier, Some(room));
+        assert_eq!(kept(100), [true, true, false]);
+        assert_eq!(kept(99), [true, false, true]);
     }
 
     #[test]

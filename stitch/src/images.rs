@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 
 use crate::error::Error;
 
+/// Pixels of one file at most: a header may promise more than there is memory.
+const LARGEST_SHEET: usize = 1 << 28;
+
 /// Labelled images of one shape, 8 bits a channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageSet {
@@ -104,16 +107,19 @@ fn tiles(path: &Path, [height, width, channels]: [usize; 3], pixels: &mut Vec<u8
     let mut decoder = png::Decoder::new(BufReader::new(file));
     decoder.set_transformations(png::Transformations::normalize_to_color8());
     let mut reader = decoder.read_info().map_err(|error| bad(error.to_string()))?;
+    let (rows, columns) = (reader.info().height as usize, reader.info().width as usize);
+    if rows % height != 0 || columns % width != 0 || rows == 0 || columns == 0 {
+        return Err(bad(format!("{columns}x{rows} pixels; a multiple of {width}x{height} is expected")));
+    }
+    if rows * columns > LARGEST_SHEET {
+        return Err(bad(format!("{columns}x{rows} pixels; at most {LARGEST_SHEET} are read from one file")));
+    }
     let size = reader.output_buffer_size().ok_or_else(|| bad("too large".into()))?;
     let mut sheet = vec![0; size];
     let info = reader.next_frame(&mut sheet).map_err(|error| bad(error.to_string()))?;
-    let (rows, columns) = (info.height as usize, info.width as usize);
     let found = info.color_type.samples();
     if found != channels {
         return Err(bad(format!("{found} channels; {channels} are expected")));
-    }
-    if rows % height != 0 || columns % width != 0 || rows == 0 || columns == 0 {
-        return Err(bad(format!("{columns}x{rows} pixels; a multiple of {width}x{height} is expected")));
     }
     for tile in 0..(rows / height) * (columns / width) {
         let (top, left) = (tile / (columns / width) * height, tile % (columns / width) * width);

@@ -12,8 +12,12 @@ use tract_onnx::prelude::Framework;
 use crate::error::Error;
 use crate::graph::{Clamp, Graph, Node, Op, PoolKind, Window};
 
-/// Largest side of a map, and largest number in a window: products of a few of them fit 64 bits.
+/// Largest side of a map.
 const LARGEST: usize = 65_535;
+/// A map has fewer elements, as the image's rule V13 says; what is larger would only be allocated in vain.
+const ELEMENTS: usize = 1 << 31;
+/// Largest number in a window: the image has a byte for it.
+const LARGEST_WINDOW: usize = 255;
 
 /// Operators of the standard domain that are read.
 pub const OPERATORS: [&str; 22] = [
@@ -116,8 +120,13 @@ fn input_shape(input: &pb::ValueInfoProto) -> Result<[usize; 3], String> {
     };
     match dims[..] {
         [None | Some(1), channels, height, width] => match (sizes(height), sizes(width), sizes(channels)) {
-            (Some(height), Some(width), Some(channels)) => Ok([height, width, channels]),
-            _ => Err(format!("shape {dims:?}; channels, rows and columns must be fixed, from 1 to {LARGEST}")),
+            (Some(height), Some(width), Some(channels)) if height * width * channels < ELEMENTS => {
+                Ok([height, width, channels])
+            }
+            _ => Err(format!(
+                "shape {dims:?}; channels, rows and columns must be fixed, from 1 to {LARGEST}, with fewer than {ELEMENTS} \
+                 elements"
+            )),
         },
         _ => Err(format!("shape {dims:?}; expected [1, channels, rows, columns]")),
     }
@@ -165,6 +174,14 @@ impl Import<'_> {
         let dims = tensor.dims.iter().map(|&dim| usize::try_from(dim).unwrap_or(0)).collect::<Vec<_>>();
         let raw = &tensor.raw_data;
         let wrong = |what: String| Error::Stage { stage: "import", what: format!("{}: `{name}`: {what}", self.anchor) };
+        let width = match tensor.data_type {
+            INT64 => 8,
+            BOOL => 1,
+            _ => 4,
+        };
+        if !raw.len().is_multiple_of(width) {
+            return Err(wrong(format!("{} raw bytes; a multiple of {width} is expected", raw.len())));
+        }
         match tensor.data_type {
             FLOAT => {
                 let values: Vec<f32> = if raw.is_empty() {
@@ -244,8 +261,13 @@ impl Import<'_> {
         shape: [usize; 3],
         flat: bool,
     ) -> Result<(), Error> {
-        if shape.iter().any(|&side| side == 0 || side > LARGEST) {
-            return Err(self.refuse(node, format!("a map of {shape:?}; sides from 1 to {LARGEST} are supported")));
+        if shape.iter().any(|&side| side == 0 || side > LARGEST) || shape.iter().product::<usize>() >= ELEMENTS {
+            return Err(self.refuse(
+                node,
+                format!(
+                    "a map of {shape:?}; sides from 1 to {LARGEST} and fewer than {ELEMENTS} elements are supported"
+                ),
+            ));
         }
         let tensor = self.graph.tensors.len();
         self.graph.tensors.push(shape);
@@ -327,12 +349,21 @@ impl Import<'_> {
         let pair = |name: &str| -> Result<[usize; 2], Error> {
             match attributes.integers(name).as_deref() {
                 None => Ok([1, 1]),
-                Some(&[rows, columns]) if [rows, columns].iter().all(|side| (1..=LARGEST as i64).contains(side)) => {
+                Some(&[rows, columns])
+                    if [rows, columns].iter().all(|side| (1..=LARGEST_WINDOW as i64).contains(side)) =>
+                {
                     Ok([rows as usize, columns as usize])
                 }
-                Some(other) => Err(self.refuse(node, format!("{name} = {other:?}; two positive numbers are expected"))),
+                Some(other) => {
+                    let expected = format!("two numbers from 1 to {LARGEST_WINDOW} are expected");
+                    Err(self.refuse(node, format!("{name} = {other:?}; {expected}")))
+                }
             }
         };
+        if kernel.iter().any(|side| !(1..=LARGEST_WINDOW).contains(side)) {
+            let expected = format!("sides from 1 to {LARGEST_WINDOW} are supported");
+            return Err(self.refuse(node, format!("a window of {kernel:?}; {expected}")));
+        }
         if pair("dilations")? != [1, 1] {
             return Err(self.refuse(node, format!("dilations = {:?}; only 1 is supported", pair("dilations")?)));
         }
@@ -344,12 +375,15 @@ impl Import<'_> {
             "NOTSET" => match attributes.integers("pads").as_deref() {
                 None => [0; 4],
                 Some(&[top, left, bottom, right])
-                    if [top, left, bottom, right].iter().all(|pad| (0..=LARGEST as i64).contains(pad)) =>
+                    if [top, left, bottom, right].iter().all(|pad| (0..=LARGEST_WINDOW as i64).contains(pad)) =>
                 {
                     [top as usize, left as usize, bottom as usize, right as usize]
                 }
                 Some(other) => {
-                    return Err(self.refuse(node, format!("pads = {other:?}; four numbers from 0 are expected")));
+                    return Err(self.refuse(
+                        node,
+                        format!("pads = {other:?}; four numbers from 0 to {LARGEST_WINDOW} are expected"),
+                    ));
                 }
             },
             "VALID" => [0; 4],
@@ -497,6 +531,10 @@ impl Import<'_> {
     fn global_mean(&mut self, node: &pb::NodeProto, flat: bool) -> Result<(), Error> {
         let input = self.spatial(node, 0)?;
         let [height, width, channels] = self.graph.tensors[input];
+        if height.max(width) > LARGEST_WINDOW {
+            let found = format!("a mean over {height}x{width}");
+            return Err(self.refuse(node, format!("{found}; up to {LARGEST_WINDOW}x{LARGEST_WINDOW} is supported")));
+        }
         let window = Window { kernel: [height, width], stride: [1, 1], pad: [0; 4] };
         let op = Op::Pool { kind: PoolKind::Average, window, clamp: Clamp::NONE };
         self.push(node, op, vec![input], [1, 1, channels], flat)?;
@@ -635,6 +673,12 @@ impl Import<'_> {
         let ends = self.integers_of(node, "ends", 2)?.unwrap_or_default();
         let axes = self.integers_of(node, "axes", 3)?.unwrap_or_else(|| (0..starts.len() as i64).collect());
         let steps = if self.has(node, 4) { self.integers(node, 4)? } else { vec![1; starts.len()] };
+        let lengths = [starts.len(), ends.len(), axes.len(), steps.len()];
+        let repeated = axes.iter().enumerate().any(|(place, axis)| axes[..place].contains(axis));
+        if lengths != [starts.len(); 4] || repeated {
+            let found = format!("{lengths:?} starts, ends, axes and steps, axes {axes:?}");
+            return Err(self.refuse(node, format!("{found}; one of each for every axis is expected")));
+        }
         let (mut origin, mut step, mut sides) = ([0; 3], [1; 3], shape);
         for (((&start, &end), &axis), &by) in starts.iter().zip(&ends).zip(&axes).zip(&steps) {
             // Axis of ours for C, H, W of ONNX.

@@ -164,7 +164,7 @@ fn run(command: Command) -> Result<()> {
             print!("{}", if markdown { report::markdown(&facts) } else { table(&facts) });
             page.map_or(Ok(()), |page| write(&page, html(&facts, None).as_bytes()))?;
             match (max_loss, facts.largest_loss()) {
-                (Some(most), Some((row, loss))) if loss > most => Err(anyhow!(
+                (Some(most), Some((row, loss))) if loss > most || most.is_nan() => Err(anyhow!(
                     "{}: {} loses {loss:.2} points by integers, at most {most} are allowed",
                     image.display(),
                     row.name

@@ -5,10 +5,10 @@ mod text;
 use crate::cost::CostModel;
 use crate::emit::{Labels, Measured};
 use crate::error::Error;
-use crate::family::FamilySpec;
+use crate::family::{FamilySpec, Limits};
 use crate::graph::Graph;
 use crate::images::ImageSet;
-use crate::network::Stitched;
+use crate::network::{Placed, Stitched};
 use crate::quantize::Pixels;
 use crate::{calibrate, cut, emit, evaluate, frontier, import, learn, place, quantize, simplify, verify};
 
@@ -140,15 +140,45 @@ pub fn compile(spec: &FamilySpec, options: Options, progress: &dyn Progress) -> 
     let mut measured = measure(&first, &calibrated.stitched, &data, progress)?;
     stop_after!(Evaluate, text::print_scores(&placed, &measured));
     begin(Stage::Frontier, 0);
-    let choice = frontier::choose(&plan::Image::parse(&first)?, &measured.scores, &spec.limits)?;
+    let emit = |placed: &Placed, measured: &Measured| emit::emit(placed, &labels, &cost, measured);
+    let choice = choose(&plan::Image::parse(&first)?, &placed, &measured, &spec.limits, &emit)?;
     stop_after!(Frontier, choice.to_string());
     frontier::retain(&mut placed, &mut measured, &choice.kept());
     begin(Stage::Emit, 0);
-    let bytes = emit::emit(&placed, &labels, &cost, &measured)?;
+    let bytes = emit(&placed, &measured)?;
     stop_after!(Emit, text::print_image(&plan::Image::parse(&bytes)?));
     begin(Stage::Verify, 0);
     verify::verify(&bytes)?;
     Ok(Compiled::Image(bytes))
+}
+
+/// The configs to ship, so that the bytes that `emit` makes of them are within the limits. `first` has all configs.
+fn choose(
+    first: &plan::Image<'_>,
+    placed: &Placed,
+    measured: &Measured,
+    limits: &Limits,
+    emit: &dyn Fn(&Placed, &Measured) -> Result<Vec<u8>, Error>,
+) -> Result<frontier::Choice, Error> {
+    let mut aim = limits.flash_bytes;
+    loop {
+        let choice = frontier::choose(first, &measured.scores, limits.keep, aim);
+        let Some(limit) = limits.flash_bytes else { return Ok(choice) };
+        let (mut placed, mut measured) = (placed.clone(), measured.clone());
+        let kept = choice.kept();
+        frontier::retain(&mut placed, &mut measured, &kept);
+        let needed = emit(&placed, &measured)?.len() as u64;
+        if needed <= limit {
+            return Ok(choice);
+        }
+        if placed.quantized.paths.len() == placed.quantized.anchors.len() {
+            return Err(Error::Family(format!(
+                "the anchors alone need {needed} bytes of flash, limits.flash_bytes is {limit}; raise it or drop an anchor"
+            )));
+        }
+        // The estimate was too low by this much.
+        aim = aim.map(|aim| aim.saturating_sub(needed - limit));
+    }
 }
 
 /// Pictures of a family.
@@ -166,6 +196,9 @@ impl Data {
         let shape = [spec.input.height, spec.input.width, spec.input.channels];
         let calibration = ImageSet::read(&spec.data.calibration, shape, spec.labels.len())?;
         let test = ImageSet::read(&spec.data.test, shape, spec.labels.len())?.first(score_images);
+        if test.is_empty() {
+            return Err(Error::TooFewImages { stage: "evaluate", found: 0, needed: 1 });
+        }
         let normalised = |images: &ImageSet| -> Vec<Vec<f32>> {
             let values = images.normalised(&spec.input.mean, &spec.input.std);
             values.chunks(shape.iter().product()).map(<[f32]>::to_vec).collect()
@@ -200,10 +233,22 @@ fn check_shapes(spec: &FamilySpec, graphs: &[Graph]) -> Result<(), Error> {
                 "the input of `{name}` is {input:?} [H, W, C], [input] says {described:?}"
             )));
         }
-        let classes = output.iter().product::<usize>();
-        if classes != spec.labels.len() {
+        if output != [1, 1, spec.labels.len()] {
             let (name, labels) = (&graph.name, spec.labels.len());
-            return Err(Error::Family(format!("`{name}` gives {classes} scores, `labels` has {labels} names")));
+            return Err(Error::Family(format!(
+                "the output of `{name}` is {output:?} [H, W, C], `labels` has {labels} names: [1, 1, {labels}] is expected"
+            )));
+        }
+    }
+    for pair in graphs.windows(2) {
+        if pair[0].macs() > pair[1].macs() {
+            return Err(Error::Family(format!(
+                "anchor `{}` has {} MACs and comes before `{}` with {}; list them in increasing order of cost",
+                pair[0].name,
+                pair[0].macs(),
+                pair[1].name,
+                pair[1].macs()
+            )));
         }
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! Stage 11: permission to write the image. It is parsed back and run by the real runtime; every instruction set of
+//! Stage 13: permission to write the image. It is parsed back and run by the real runtime; every instruction set of
 //! this machine must give the same bytes, in the smallest arena and in a larger one. Before that, the float form must
 //! be what the ONNX file computes.
 
