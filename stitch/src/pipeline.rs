@@ -141,7 +141,7 @@ pub fn compile(spec: &FamilySpec, options: Options, progress: &dyn Progress) -> 
     stop_after!(Evaluate, text::print_scores(&placed, &measured));
     begin(Stage::Frontier, 0);
     let emit = |placed: &Placed, measured: &Measured| emit::emit(placed, &labels, &cost, measured);
-    let choice = choose(&plan::Image::parse(&first)?, &placed, &measured, &spec.limits, &emit)?;
+    let choice = choose(&plan::Image::parse(&first)?, &placed, &measured, &spec.limits, emit)?;
     stop_after!(Frontier, choice.to_string());
     frontier::retain(&mut placed, &mut measured, &choice.kept());
     begin(Stage::Emit, 0);
@@ -158,7 +158,7 @@ fn choose(
     placed: &Placed,
     measured: &Measured,
     limits: &Limits,
-    emit: &dyn Fn(&Placed, &Measured) -> Result<Vec<u8>, Error>,
+    emit: impl Fn(&Placed, &Measured) -> Result<Vec<u8>, Error>,
 ) -> Result<frontier::Choice, Error> {
     let mut aim = limits.flash_bytes;
     loop {
