@@ -1,14 +1,15 @@
 //! The bundled family from its ONNX files to an image that runs: what holds for every config.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use kernels::arch::Scalar;
-use plan::Image;
+use plan::{ConfigId, Image};
 use runtime::{Budget, Engine, policy};
 use stitch::family::{self, FamilySpec};
 use stitch::pipeline::{self, Compiled, Options, Quiet, Stage};
 use stitch::report::Facts;
-use stitch::{cut, error, verify};
+use stitch::{cut, error, evaluate, verify};
 
 /// Test images behind the scores: these tests ask about bytes, not about accuracy.
 const IMAGES: usize = 24;
@@ -41,6 +42,25 @@ fn two_compilations_give_one_image_that_keeps_its_bounds() {
     assert!(facts.overhead_percent() <= 3.0, "overhead {} %", facts.overhead_percent());
     assert!(facts.arena_percent() <= 5.0, "arena {} % above the bound", facts.arena_percent());
     assert!(bytes.len() <= 2_000_000, "{} bytes", bytes.len());
+
+    // Through the tree of shared starts every config says what it says alone, and each start is run once.
+    let mut arena = vec![0; image.meta().arena_bytes as usize];
+    let mut engine = Engine::new(Scalar, image, &mut arena).expect("the arena is the image's own");
+    let pixels: Vec<u8> = (0..engine.input_mut().len()).map(|index| (index * 7 % 251) as u8).collect();
+    engine.preprocess(&pixels).expect("the size is the image's own");
+    let found = evaluate::answers(&mut engine).expect("they run");
+    let mut starts = BTreeSet::new();
+    let mut alone = 0;
+    for id in (0..image.configs()).map(ConfigId) {
+        engine.preprocess(&pixels).expect("the size is the image's own");
+        assert_eq!(engine.run_config(id), Ok(&found.outputs[id.index()][..]), "{id:?}");
+        assert_eq!(engine.class(), found.classes[id.index()], "{id:?}");
+        let path: Vec<u16> = image.path(&image.config(id)).map(|segment| segment.0).collect();
+        alone += path.len();
+        starts.extend((1..=path.len()).map(|len| path[..len].to_vec()));
+    }
+    assert_eq!(found.segments, starts.len());
+    assert!(found.segments < alone * 3 / 4, "{} segments instead of {alone}", found.segments);
 
     // A run that has begun as the costliest config can be handed a path that ends sooner, and bytes stay equal.
     let mut arena = vec![0; image.meta().arena_bytes as usize];

@@ -101,6 +101,29 @@ impl<'a, I: Isa> Engine<'a, I> {
         Ok(())
     }
 
+    /// Takes up a run of `config` behind its first `done` segments: `features` is what they computed, int8 `[H, W, C]`, as
+    /// [`Engine::features`] gave it. So many configs can go on from one start that was run once.
+    ///
+    /// # Errors
+    /// [`RunError::NoSuchConfig`], [`RunError::ArenaTooSmall`]; [`RunError::OtherPath`] if the config has no more than
+    /// `done` segments; [`RunError::InputSize`] if the features are not those of its cut.
+    pub fn resume(&mut self, config: ConfigId, done: u16, features: &[i8]) -> Result<(), RunError> {
+        let record = self.fitting(config)?;
+        if done >= record.segments {
+            return Err(RunError::OtherPath { config: config.0, done });
+        }
+        let segment = self.image.segment(self.image.path_segment(&record, done));
+        let view = View { len: self.arena.len(), mirrored: done % 2 == 1 };
+        let range = view.range(&segment, segment.input, &self.image.tensor(segment.input));
+        let input = self.arena.get_mut(range).unwrap_or_default();
+        if input.len() != features.len() {
+            return Err(RunError::InputSize { found: features.len() as u32, expected: input.len() as u32 });
+        }
+        input.copy_from_slice(features);
+        (self.config, self.record, self.done) = (config, record, Some(done));
+        Ok(())
+    }
+
     fn fitting(&self, config: ConfigId) -> Result<Config, RunError> {
         if config.0 >= self.image.configs() {
             return Err(RunError::NoSuchConfig { config: config.0, configs: self.image.configs() });
