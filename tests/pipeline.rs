@@ -9,7 +9,7 @@ use runtime::{Budget, Engine, policy};
 use stitch::family::{self, FamilySpec};
 use stitch::pipeline::{self, Compiled, Options, Quiet, Stage};
 use stitch::report::Facts;
-use stitch::{cut, error, evaluate, verify};
+use stitch::{cut, error, evaluate, simplify, verify};
 
 /// Test images behind the scores: these tests ask about bytes, not about accuracy.
 const IMAGES: usize = 24;
@@ -89,7 +89,9 @@ fn two_compilations_give_one_image_that_keeps_its_bounds() {
 #[test]
 fn a_float_path_that_is_not_the_file_is_refused() {
     let spec = spec();
-    let graphs = pipeline::graphs(&spec).unwrap_or_else(|error| panic!("{error}"));
+    let graphs = pipeline::imported(&spec).unwrap_or_else(|error| panic!("{error}"));
+    let graphs = graphs.into_iter().map(simplify::simplify).collect::<Result<_, _>>();
+    let graphs = graphs.unwrap_or_else(|error| panic!("{error}"));
     let mut anchors = cut::cut(graphs, cut::Direction::Up).unwrap_or_else(|error| panic!("{error}")).anchors;
     let file = spec.anchors[0].read().unwrap_or_else(|error| panic!("{error}"));
     let images = vec![vec![0.5; 32 * 32 * 3]];

@@ -117,13 +117,19 @@ fn candidate(image: &Image<'_>, number: u16, scores: &[u16]) -> Candidate {
     }
 }
 
+/// Whether a config with the first `(ticks, arena_bytes, score)` is no dearer and no worse than one with the second, and not
+/// the same.
+#[must_use]
+pub fn beats(a: (u64, u32, u16), b: (u64, u32, u16)) -> bool {
+    a.0 <= b.0 && a.1 <= b.1 && a.2 >= b.2 && a != b
+}
+
 /// For each config the first of those still `in_play` that beats it on `(ticks, arena, score)`; of equal ones the first is
 /// not beaten.
 fn beaten_by(configs: &[Candidate], in_play: &[bool]) -> Vec<Option<usize>> {
     let beats = |(other, a): (usize, &Candidate), (index, b): (usize, &Candidate)| {
-        let no_worse = a.ticks <= b.ticks && a.arena_bytes <= b.arena_bytes && a.score >= b.score;
-        let better = a.ticks < b.ticks || a.arena_bytes < b.arena_bytes || a.score > b.score;
-        in_play[other] && no_worse && (better || other < index)
+        let [first, second] = [a, b].map(|config| (config.ticks, config.arena_bytes, config.score));
+        in_play[other] && (beats(first, second) || first == second && other < index)
     };
     let first = |config| configs.iter().enumerate().find(|&other| beats(other, config)).map(|(other, _)| other);
     configs.iter().enumerate().map(first).collect()

@@ -81,14 +81,6 @@ pub fn imported(spec: &FamilySpec) -> Result<Vec<Graph>, Error> {
     spec.anchors.iter().map(|anchor| import::import(&anchor.name, &anchor.read()?)).collect()
 }
 
-/// Anchors as graphs in canonical form.
-///
-/// # Errors
-/// What `import` and `simplify` refuse; unreadable files.
-pub fn graphs(spec: &FamilySpec) -> Result<Vec<Graph>, Error> {
-    imported(spec)?.into_iter().map(simplify::simplify).collect()
-}
-
 /// Compiles a family.
 ///
 /// # Errors

@@ -14,8 +14,9 @@ use super::avx2::{self, Avx2, as_bytes};
 use crate::isa::Isa;
 use crate::requant::Requant;
 
-/// Rows shorter than this go through AVX2's leaf: the offsets' sums cost as much as they save. Measured on a Zen 5: rows of
-/// 64 and 144 are 10 % faster there, rows of 288, 576 and 1,008 are 1.24, 1.5 and 1.6 times as fast here.
+/// Rows shorter than this go through AVX2's leaf: the offsets' sums cost as much as they save. Convolutions on a Zen 5
+/// (`cargo bench -p benches --bench kernels`, this constant 0): with rows of 64 and 144 a tenth faster there, with rows of
+/// 288, 576 and 1,008 1.2, 1.5 and 1.6 times as fast here.
 const SHORT: usize = 256;
 
 /// A CPU with AVX-VNNI, and AVX2 with it.
@@ -45,7 +46,7 @@ fn vector(bytes: [u8; 32]) -> __m256i {
 }
 
 /// What follows the blocks of 32: up to 28 bytes, whole words, then zeros. A masked load, as a copy into a block of
-/// zeros would stall on its own stores: with it a row of 144 took 4 times as long.
+/// zeros would stall on its own stores: with it a convolution with rows of 144 took twice as long.
 #[inline]
 #[target_feature(enable = "avx2,avxvnni")]
 fn end(bytes: &[u8]) -> __m256i {

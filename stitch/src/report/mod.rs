@@ -6,6 +6,8 @@ mod table;
 
 use plan::{ConfigId, Image, OpId};
 
+use crate::frontier::beats;
+
 pub use html::html;
 pub use table::{markdown, table};
 
@@ -66,15 +68,8 @@ impl Facts {
         let meta = image.meta();
         let ticks_per_millisecond = f64::from(meta.ticks_per_second.max(1)) / 1000.0;
         let configs: Vec<_> = (0..image.configs()).map(|number| image.config(ConfigId(number))).collect();
-        // As `frontier` has it: time, arena and score count.
-        let beaten = |config: &plan::Config| {
-            configs.iter().any(|other| {
-                other.score >= config.score
-                    && other.ticks <= config.ticks
-                    && other.arena_bytes <= config.arena_bytes
-                    && (other.score, other.ticks, other.arena_bytes) != (config.score, config.ticks, config.arena_bytes)
-            })
-        };
+        let facts = |config: &plan::Config| (u64::from(config.ticks), config.arena_bytes, config.score);
+        let beaten = |config: &plan::Config| configs.iter().any(|other| beats(facts(other), facts(config)));
         let mut rows: Vec<Row> = configs
             .iter()
             .enumerate()
