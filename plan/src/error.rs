@@ -45,11 +45,12 @@ rules! {
     WriteBeforeRead = 17, "A tensor of the segment is written once, whole, and before it is read.";
     Placement = 18, "Live tensors and scratch are aligned, apart and inside the segment's peak.";
     SegmentEnds = 19, "A segment's first and last tensors are those of its cuts and lie at the two ends.";
-    Path = 20, "A config is a chain of segments, none twice, from the input cut to the output cut.";
-    ConfigCost = 21, "A config's cost and arena are those of its segments, and the image's arena is enough.";
-    OverlayOrder = 22, "Overlays name convolutions of their path, and their step, in the order in which they run.";
-    SelfTest = 23, "The self test has one input and one output per config.";
-    Text = 24, "Names are UTF-8 and there is one label per class.";
+    Costs = 20, "There is one cost per target and segment; no bound is below its prediction; a second has ticks.";
+    Path = 21, "A config is a chain of segments, none twice, from the input cut to the output cut.";
+    ConfigCost = 22, "A config's cost and arena are those of its segments, and the image's arena is enough.";
+    OverlayOrder = 23, "Overlays name convolutions of their path, and their step, in the order in which they run.";
+    SelfTest = 24, "The self test has one input and one output per config.";
+    Text = 25, "Names are UTF-8 and there is one label per class.";
 }
 
 /// A part of an image.
@@ -76,11 +77,15 @@ pub enum Section {
     Overlays = 8,
     /// Bytes that records point into.
     Data = 9,
+    /// [`crate::Target`] records.
+    Targets = 10,
+    /// [`crate::Cost`] records: those of target 0, segment by segment, then those of target 1, …
+    Costs = 11,
 }
 
 impl Section {
     /// The sections that every image has, in the order of the file.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Meta,
         Self::Cuts,
         Self::Tensors,
@@ -90,6 +95,8 @@ impl Section {
         Self::Path,
         Self::Overlays,
         Self::Data,
+        Self::Targets,
+        Self::Costs,
     ];
 
     /// Number in the section table.

@@ -7,7 +7,8 @@ use crate::layout::{
     TARGET_CLASS_PORTABLE,
 };
 use crate::record::{
-    Config, ConfigId, Cut, CutId, Meta, Op, OpId, Overlay, Range, Segment, SegmentId, Tensor, TensorId,
+    Config, ConfigId, Cost, Cut, CutId, Meta, Op, OpId, Overlay, Range, Segment, SegmentId, Target, TargetId, Tensor,
+    TensorId,
 };
 use crate::validate;
 
@@ -38,6 +39,8 @@ pub(crate) fn record_len(section: Section) -> usize {
         Section::Configs => Config::LEN,
         Section::Path => SegmentId::LEN,
         Section::Overlays => Overlay::LEN,
+        Section::Targets => Target::LEN,
+        Section::Costs => Cost::LEN,
     }
 }
 
@@ -164,6 +167,28 @@ impl<'a> Image<'a> {
         let start = usize::from(config.first_segment) * SegmentId::LEN;
         let len = usize::from(steps) * SegmentId::LEN;
         self.section(Section::Path).get(start..start + len).unwrap_or_default()
+    }
+
+    /// Number of targets, at least 1.
+    #[must_use]
+    pub fn targets(&self) -> u16 {
+        self.count(Section::Targets) as u16
+    }
+
+    /// A target.
+    #[must_use]
+    pub fn target(&self, id: TargetId) -> Target {
+        self.record(Section::Targets, id.index())
+    }
+
+    /// What a segment costs on a target.
+    #[must_use]
+    pub fn cost(&self, target: TargetId, segment: SegmentId) -> Cost {
+        self.record(Section::Costs, target.index() * self.segments() + segment.index())
+    }
+
+    pub(crate) fn cost_entries(&self) -> usize {
+        self.count(Section::Costs)
     }
 
     /// Overlay number `index` of a config.

@@ -43,8 +43,8 @@ pub use bytes::{checksum, seal};
 pub use error::{ImageError, Rule, Section};
 pub use image::Image;
 pub use record::{
-    Config, ConfigId, Cut, CutId, Meta, Op, OpId, OpKind, Overlay, Range, Segment, SegmentId, SegmentKind, Tensor,
-    TensorId,
+    Config, ConfigId, Cost, Cut, CutId, Meta, Op, OpId, OpKind, Overlay, Range, Segment, SegmentId, SegmentKind,
+    Target, TargetId, Tensor, TensorId,
 };
 #[cfg(any(test, feature = "alloc"))]
 pub use write::ImageWriter;

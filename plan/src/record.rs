@@ -35,7 +35,9 @@ id!(
     /// A block or a stitch.
     SegmentId,
     /// A config.
-    ConfigId
+    ConfigId,
+    /// A target.
+    TargetId
 );
 
 macro_rules! kind {
@@ -140,37 +142,33 @@ record!(
 );
 record!(
     /// Facts about the whole image.
-    Meta, 96 {
+    Meta, 80 {
         /// Name of the family, UTF-8.
         name: Range = 0,
-        /// Name of the target whose costs the image carries, UTF-8.
-        target: Range = 8,
         /// Class names, UTF-8, separated by newlines.
-        labels: Range = 16,
+        labels: Range = 8,
         /// Preprocessing: 256 bytes a channel, pixel value → input value.
-        preprocess: Range = 24,
+        preprocess: Range = 16,
         /// Self test: one input `[H, W, C]` of int8.
-        test_input: Range = 32,
+        test_input: Range = 24,
         /// Self test: the output of every config on it, one after another.
-        test_outputs: Range = 40,
+        test_outputs: Range = 32,
         /// Cut where every path starts.
-        input: CutId = 48,
+        input: CutId = 40,
         /// Cut where every path ends.
-        output: CutId = 50,
+        output: CutId = 42,
         /// Number of classes, at most the output's elements.
-        classes: u16 = 52,
+        classes: u16 = 44,
         /// Anchors of the family.
-        anchors: u16 = 54,
+        anchors: u16 = 46,
         /// Arena that runs every config, bytes.
-        arena_bytes: u32 = 56,
-        /// Ticks of the cost table in one second.
-        ticks_per_second: u32 = 60,
+        arena_bytes: u32 = 48,
         /// Images behind each score.
-        score_images: u32 = 64,
+        score_images: u32 = 52,
         /// Name of each anchor, UTF-8, separated by newlines.
-        anchor_names: Range = 68,
+        anchor_names: Range = 56,
         /// Zero.
-        reserved: [u8; 20] = 76,
+        reserved: [u8; 16] = 64,
     }
 );
 record!(
@@ -258,7 +256,7 @@ record!(
 );
 record!(
     /// A block or a stitch.
-    Segment, 40 {
+    Segment, 36 {
         /// Block or stitch.
         kind: SegmentKind = 0,
         /// Zero.
@@ -283,12 +281,10 @@ record!(
         reserved2: u16 = 18,
         /// Arena that it needs, bytes.
         peak_bytes: u32 = 20,
-        /// Predicted cost in ticks of the target.
-        ticks: u32 = 24,
         /// Weights, biases and requantisation, bytes.
-        flash_bytes: u32 = 28,
+        flash_bytes: u32 = 24,
         /// Multiply-accumulates.
-        macs: u64 = 32,
+        macs: u64 = 28,
     }
 );
 record!(
@@ -306,7 +302,7 @@ record!(
         name: Range = 8,
         /// Arena that it needs, bytes: the largest of its segments.
         arena_bytes: u32 = 16,
-        /// Predicted cost in ticks: the sum of its segments.
+        /// Predicted cost in ticks of target 0: the sum of its segments.
         ticks: u32 = 20,
         /// Multiply-accumulates: the sum of its segments.
         macs: u64 = 24,
@@ -331,6 +327,31 @@ record!(
         step: u16 = 2,
         /// `i32` per output channel in the data section.
         bias: u32 = 4,
+    }
+);
+
+record!(
+    /// A device whose costs the image carries. Target 0 is the one that the configs were chosen for.
+    Target, 16 {
+        /// Name, UTF-8.
+        name: Range = 0,
+        /// Ticks of its costs in one second, at least 1.
+        ticks_per_second: u32 = 8,
+        /// What a change of config is predicted to add: caches are cold.
+        switch_ticks: u32 = 12,
+    }
+);
+record!(
+    /// What a segment costs on a target; from the decision at the cut before it to the one behind it.
+    Cost, 16 {
+        /// Predicted ticks.
+        ticks: u32 = 0,
+        /// Ticks that it never exceeds, with cold caches too, at least those predicted. Deadlines rest on it.
+        bound_ticks: u32 = 4,
+        /// Predicted energy, microjoules.
+        energy_uj: u32 = 8,
+        /// Energy that it never exceeds, microjoules, at least what is predicted.
+        bound_energy_uj: u32 = 12,
     }
 );
 

@@ -11,13 +11,16 @@ use alloc::vec::Vec;
 
 use crate::layout::{ARENA_ALIGN, NO_TENSOR, SHARED};
 use crate::record::{
-    Config, Cut, CutId, Meta, Op, OpId, OpKind, Overlay, Range, Segment, SegmentId, SegmentKind, Tensor, TensorId,
+    Config, Cost, Cut, CutId, Meta, Op, OpId, OpKind, Overlay, Range, Segment, SegmentId, SegmentKind, Target, Tensor,
+    TensorId,
 };
 use crate::write::ImageWriter;
 
 const EMPTY: Range = Range { offset: 0, len: 0 };
 /// Step of every tensor: 1/16, as the bits of an IEEE 754 single.
 const SCALE_BITS: u32 = 0x3d80_0000;
+/// Cost of every segment.
+const COST: Cost = Cost { ticks: 10, bound_ticks: 15, energy_uj: 4, bound_energy_uj: 6 };
 /// Scratch for the largest window of the sample, ample for every kernel.
 const SCRATCH: u16 = 1024;
 
@@ -26,7 +29,6 @@ const SCRATCH: u16 = 1024;
 pub fn writer() -> ImageWriter {
     let mut writer = ImageWriter::new(Meta {
         name: EMPTY,
-        target: EMPTY,
         labels: EMPTY,
         preprocess: EMPTY,
         test_input: EMPTY,
@@ -36,10 +38,9 @@ pub fn writer() -> ImageWriter {
         classes: 2,
         anchors: 2,
         arena_bytes: 0,
-        ticks_per_second: 1_000_000,
         score_images: 100,
         anchor_names: EMPTY,
-        reserved: [0; 20],
+        reserved: [0; 16],
     });
     let shared =
         [([4, 4, 3], SHARED, 0), ([1, 1, 2], SHARED, 0), ([4, 4, 4], 0, 1), ([4, 4, 8], 1, 1), ([4, 4, 8], 1, 2)];
@@ -85,7 +86,9 @@ pub fn writer() -> ImageWriter {
     config(&mut writer, "wide", 8_000, &[wide_stem, residual, wide_head], &[]);
     config(&mut writer, "tiny.1>wide.1", 7_000, &[tiny_stem, stitch, residual, wide_head], &overlay);
     writer.meta.name = writer.put(b"sample");
-    writer.meta.target = writer.put(b"none");
+    let name = writer.put(b"none");
+    writer.targets.push(Target { name, ticks_per_second: 1_000_000, switch_ticks: 1 });
+    writer.costs = vec![COST; writer.segments.len()];
     writer.meta.labels = writer.put(b"left\nright");
     writer.meta.anchor_names = writer.put(b"tiny\nwide");
     let table: Vec<u8> = (0..3 * 256u32).map(|pixel| ((pixel % 256) as u8).wrapping_sub(128)).collect();
@@ -111,7 +114,7 @@ fn config(writer: &mut ImageWriter, name: &str, score: u16, path: &[SegmentId], 
         overlays: overlays.len() as u16,
         name,
         arena_bytes: records.iter().map(|segment| segment.peak_bytes).max().unwrap_or_default(),
-        ticks: records.iter().map(|segment| segment.ticks).sum(),
+        ticks: COST.ticks * path.len() as u32,
         macs: records.iter().map(|segment| segment.macs).sum(),
         score,
         float_score: score,
@@ -145,7 +148,6 @@ impl<'a> Builder<'a> {
             output: TensorId(first_tensor + 1),
             reserved2: 0,
             peak_bytes: 0,
-            ticks: 10,
             flash_bytes: 0,
             macs: 0,
         };

@@ -1,4 +1,4 @@
-//! Rules V11 to V24: the records, one pass in the order in which they depend on one another.
+//! Rules V11 to V25: the records, one pass in the order in which they depend on one another.
 //!
 //! First each record alone, then segments (their tensors and ops), then configs, then what belongs to the whole
 //! image. Ranges of records are partitions of their sections, and what records name of the data adds up to at most
@@ -12,7 +12,7 @@ use crate::layout::{
     MAX_SHARING, NO_TENSOR,
 };
 use crate::record::{
-    Config, ConfigId, Cut, CutId, Op, OpId, OpKind, Range, Segment, SegmentId, SegmentKind, Tensor, TensorId,
+    Config, ConfigId, Cut, CutId, Op, OpId, OpKind, Range, Segment, SegmentId, SegmentKind, TargetId, Tensor, TensorId,
 };
 
 type Check = Result<(), ImageError>;
@@ -75,6 +75,7 @@ pub(crate) fn records(image: &Image<'_>) -> Check {
     let at = At { section: Section::Segments, record: image.segments() };
     at.equal(Rule::Partition, ops as u64, image.ops() as u64)?;
     at.equal(Rule::Partition, tensors as u64, image.tensors() as u64)?;
+    costs(image)?;
     let (mut entries, mut overlays) = (0, 0);
     for index in 0..usize::from(image.configs()) {
         let at = At { section: Section::Configs, record: index };
@@ -101,7 +102,10 @@ fn sharing(image: &Image<'_>) -> Check {
     };
     let ops: u64 = (0..image.ops()).map(|index| 9 * channels(&image.op(OpId(index as u16)))).sum();
     let overlays: u64 = (0..image.overlays()).map(|index| 4 * channels(&image.op(image.any_overlay(index).op))).sum();
-    let names: u64 = (0..image.configs()).map(|number| u64::from(image.config(ConfigId(number)).name.len)).sum();
+    let names: u64 = (0..image.configs())
+        .map(|number| u64::from(image.config(ConfigId(number)).name.len))
+        .chain((0..image.targets()).map(|number| u64::from(image.target(TargetId(number)).name.len)))
+        .sum();
     let at = At { section: Section::Data, record: 0 };
     at.at_most(Rule::Reference, ops + overlays + names, MAX_SHARING * image.data_len() as u64)
 }
@@ -358,6 +362,27 @@ fn biases(image: &Image<'_>, offset: u32, channels: u16, at: At) -> Check {
     Ok(())
 }
 
+/// V20: what the targets pay.
+fn costs(image: &Image<'_>) -> Check {
+    let at = At { section: Section::Costs, record: 0 };
+    let expected = u64::from(image.targets()) * image.segments() as u64;
+    at.equal(Rule::Costs, image.cost_entries() as u64, expected)?;
+    for number in 0..image.targets() {
+        let target = image.target(TargetId(number));
+        let at = At { section: Section::Targets, record: usize::from(number) };
+        at.at_least(Rule::Costs, target.ticks_per_second, 1u8)?;
+        text(image, target.name, at)?;
+        for index in 0..image.segments() {
+            let cost = image.cost(TargetId(number), SegmentId(index as u16));
+            let record = usize::from(number) * image.segments() + index;
+            let at = At { section: Section::Costs, record };
+            at.at_least(Rule::Costs, cost.bound_ticks, cost.ticks)?;
+            at.at_least(Rule::Costs, cost.bound_energy_uj, cost.energy_uj)?;
+        }
+    }
+    Ok(())
+}
+
 fn config(image: &Image<'_>, record: &Config, at: At) -> Check {
     let meta = image.meta();
     at.at_least(Rule::Path, record.segments, 1u8)?;
@@ -375,7 +400,7 @@ fn config(image: &Image<'_>, record: &Config, at: At) -> Check {
         let segment = image.segment(id);
         at.equal(Rule::Path, segment.from.0, cut.0)?;
         cut = segment.to;
-        ticks += u64::from(segment.ticks);
+        ticks += u64::from(image.cost(TargetId(0), id).ticks);
         macs = macs.saturating_add(segment.macs);
         arena = arena.max(segment.peak_bytes);
         let mut next_op = segment.first_op;
@@ -427,7 +452,7 @@ fn whole(image: &Image<'_>) -> Check {
     for cut in [meta.input, meta.output] {
         at.at_most(Rule::Reference, cut.0, (image.cuts() - 1) as u64)?;
     }
-    at.equal(Rule::KindKnown, u8::from(meta.reserved != [0; 20]), 0u8)?;
+    at.equal(Rule::KindKnown, u8::from(meta.reserved != [0; 16]), 0u8)?;
     let (input, output) = (image.cut(meta.input), image.cut(meta.output));
     let len = |cut: &Cut| cut.shape.iter().map(|&side| u64::from(side)).product::<u64>();
     at.at_most(Rule::Geometry, input.shape[2], MAX_INPUT_CHANNELS)?;
@@ -439,7 +464,7 @@ fn whole(image: &Image<'_>) -> Check {
     at.equal(Rule::SelfTest, meta.preprocess.len, 256 * u32::from(input.shape[2]))?;
     at.equal(Rule::SelfTest, meta.test_input.len, len(&input))?;
     at.equal(Rule::SelfTest, meta.test_outputs.len, len(&output).saturating_mul(image.configs().into()))?;
-    for range in [meta.name, meta.target, meta.labels, meta.anchor_names] {
+    for range in [meta.name, meta.labels, meta.anchor_names] {
         text(image, range, at)?;
     }
     at.equal(Rule::Text, image.text(meta.labels).lines().count() as u64, meta.classes)?;

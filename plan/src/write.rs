@@ -5,8 +5,12 @@ use alloc::vec::Vec;
 
 use crate::bytes::{Field, seal};
 use crate::error::Section;
+use crate::image::Image;
 use crate::layout::{ALIGN, HEADER_LEN, MAGIC, MAJOR, MINOR, SECTION_ENTRY_LEN, TARGET_CLASS_PORTABLE};
-use crate::record::{Config, Cut, Meta, Op, Overlay, Range, Segment, SegmentId, Tensor};
+use crate::record::{
+    Config, ConfigId, Cost, Cut, CutId, Meta, Op, OpId, Overlay, Range, Segment, SegmentId, Target, TargetId, Tensor,
+    TensorId,
+};
 
 /// Collects the parts of an image. Equal parts give equal bytes.
 #[derive(Clone, Debug)]
@@ -29,6 +33,10 @@ pub struct ImageWriter {
     pub overlays: Vec<Overlay>,
     /// Data section.
     pub data: Vec<u8>,
+    /// Targets, at least one.
+    pub targets: Vec<Target>,
+    /// Costs, target by target, one per segment.
+    pub costs: Vec<Cost>,
 }
 
 impl ImageWriter {
@@ -45,6 +53,30 @@ impl ImageWriter {
             path: vec![],
             overlays: vec![],
             data: vec![],
+            targets: vec![],
+            costs: vec![],
+        }
+    }
+
+    /// The parts of an image: `finish` gives its bytes again if a writer made them.
+    #[must_use]
+    pub fn of(image: &Image<'_>) -> Self {
+        let overlays = 0..image.overlays();
+        let targets = (0..image.targets()).map(TargetId);
+        let segments = (0..image.segments()).map(|index| SegmentId(index as u16));
+        let configs = (0..image.configs()).map(|number| image.config(ConfigId(number)));
+        Self {
+            meta: *image.meta(),
+            cuts: (0..image.cuts()).map(|index| image.cut(CutId(index as u16))).collect(),
+            tensors: (0..image.tensors()).map(|index| image.tensor(TensorId(index as u16))).collect(),
+            ops: (0..image.ops()).map(|index| image.op(OpId(index as u16))).collect(),
+            segments: segments.clone().map(|id| image.segment(id)).collect(),
+            path: configs.clone().flat_map(|config| image.path(&config)).collect(),
+            configs: configs.collect(),
+            overlays: overlays.map(|index| image.any_overlay(index)).collect(),
+            data: image.data(0, image.data_len()).to_vec(),
+            targets: targets.clone().map(|id| image.target(id)).collect(),
+            costs: targets.flat_map(|id| segments.clone().map(move |segment| image.cost(id, segment))).collect(),
         }
     }
 
@@ -69,6 +101,8 @@ impl ImageWriter {
             (Section::Path, records(&self.path)),
             (Section::Overlays, records(&self.overlays)),
             (Section::Data, self.data.clone()),
+            (Section::Targets, records(&self.targets)),
+            (Section::Costs, records(&self.costs)),
         ];
         let mut bytes = vec![0; HEADER_LEN + sections.len() * SECTION_ENTRY_LEN];
         for (index, (section, content)) in sections.iter().enumerate() {

@@ -4,12 +4,12 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use plan::layout::{HEADER_LEN, SECTION_ENTRY_LEN};
-use plan::{Config, Cut, Meta, Op, Overlay, Range, Rule, Section, Segment, Tensor, sample};
+use plan::{Config, Cost, Cut, Meta, Op, Overlay, Range, Rule, Section, Segment, Target, Tensor, sample};
 
 type Fields = &'static [(&'static str, usize, usize)];
 
 fn records() -> String {
-    let tables: [(&str, Fields); 8] = [
+    let tables: [(&str, Fields); 10] = [
         ("Range", Range::FIELDS),
         ("1 meta (one)", Meta::FIELDS),
         ("2 cuts", Cut::FIELDS),
@@ -18,6 +18,8 @@ fn records() -> String {
         ("5 segments", Segment::FIELDS),
         ("6 configs", Config::FIELDS),
         ("8 overlays", Overlay::FIELDS),
+        ("10 targets", Target::FIELDS),
+        ("11 costs, target by target, one per segment", Cost::FIELDS),
     ];
     let mut text =
         String::from("\nSection 7, path, is a list of segment numbers (`u16`); section 9, data, is bytes.\n");

@@ -27,6 +27,13 @@ fn the_sample_is_an_image() {
     assert_eq!(image.test_output(plan::ConfigId(2)).len(), 2);
 }
 
+#[test]
+fn an_image_taken_apart_and_written_again_is_the_same() {
+    let bytes = sample::writer().finish();
+    let image = Image::parse(&bytes).expect("the sample obeys every rule");
+    assert_eq!(ImageWriter::of(&image).finish(), bytes);
+}
+
 fn set_word(w: &mut ImageWriter, at: u32, value: i32) {
     w.data[at as usize..][..4].copy_from_slice(&value.to_le_bytes());
 }
@@ -95,106 +102,117 @@ fn path_that_runs_a_segment_twice(w: &mut ImageWriter) {
     w.segments[3].to = w.segments[3].from;
     w.segments[4].from = w.segments[3].from;
     w.path.insert(4, SegmentId(3));
-    let (ticks, macs) = (w.segments[3].ticks, w.segments[3].macs);
+    let (ticks, macs) = (w.costs[3].ticks, w.segments[3].macs);
     let config = &mut w.configs[1];
     (config.segments, config.ticks, config.macs) = (config.segments + 1, config.ticks + ticks, config.macs + macs);
     w.configs[2].first_segment += 1;
 }
 
+const IN_PARTS: &[(Rule, &str, BreakParts)] = &[
+    (Rule::RecordCount, "a segment without ops", segment_without_ops),
+    (Rule::KindKnown, "an unknown op", |w| w.ops[0].kind = OpKind::Invalid(99)),
+    (Rule::KindKnown, "an unknown segment kind", |w| w.segments[0].kind = SegmentKind::Invalid(9)),
+    (Rule::KindKnown, "a reserved field", |w| w.ops[1].reserved = 1),
+    (Rule::KindKnown, "a reserved field of meta", |w| w.meta.reserved[15] = 1),
+    (Rule::Reference, "weights behind the data", |w| w.ops[0].weights = u32::MAX),
+    (Rule::Reference, "a tensor of another segment", |w| w.ops[0].input = TensorId(5)),
+    (Rule::Reference, "a cut that is not there", |w| w.segments[0].to = CutId(77)),
+    (Rule::Reference, "a segment that is not there", |w| w.path[0] = SegmentId(77)),
+    (Rule::Reference, "a name behind the data", |w| w.meta.name.offset = u32::MAX),
+    (Rule::Reference, "an addition of one tensor", |w| w.ops[5].input2 = TensorId(NO_TENSOR)),
+    (Rule::Reference, "a long name that many configs share", name_shared_by_many_configs),
+    (Rule::Reference, "tables that many convolutions share", tables_shared_by_many_convolutions),
+    (Rule::TensorShape, "an empty tensor", |w| w.tensors[0].shape[1] = 0),
+    (Rule::TensorShape, "an empty cut", |w| w.cuts[0].shape[1] = 0),
+    (Rule::TensorShape, "a cut that no segment reaches, of 2^48 elements", |w| {
+        w.cuts.push(Cut { shape: [u16::MAX; 3], ..w.cuts[0] });
+    }),
+    (Rule::Partition, "ops shared by two segments", |w| w.segments[1].first_op = 0),
+    (Rule::Partition, "tensors left over", |w| {
+        let copy = w.tensors[0];
+        w.tensors.push(copy);
+    }),
+    (Rule::Partition, "paths that overlap", |w| w.configs[1].first_segment = 1),
+    (Rule::Geometry, "a window that gives another size", |w| w.ops[0].pad = [0; 4]),
+    (Rule::Geometry, "a step of nothing", |w| w.ops[0].stride = [0; 2]),
+    (Rule::Geometry, "groups that do not divide", |w| w.ops[0].groups = 2),
+    (Rule::Geometry, "more classes than scores", |w| w.meta.classes = 3),
+    (Rule::Numeric, "a bias that could overflow", |w| set_word(w, w.ops[0].bias, i32::MAX)),
+    (Rule::Numeric, "a negative multiplier", |w| set_word(w, w.ops[0].multiplier, -1)),
+    (Rule::Numeric, "a shift by everything", |w| {
+        let at = w.ops[0].shifts as usize;
+        w.data[at] = 63;
+    }),
+    (Rule::Numeric, "an empty clamp", |w| (w.ops[0].min, w.ops[0].max) = (5, 4)),
+    (Rule::WriteBeforeRead, "a tensor that nobody wrote", |w| w.ops[5].input = w.ops[5].output),
+    (Rule::WriteBeforeRead, "an output written twice", |w| w.ops[4].output = w.ops[4].input),
+    (Rule::Placement, "scratch over the input", |w| {
+        let scratch = w.ops[0].scratch.index();
+        w.tensors[scratch].offset = 0;
+    }),
+    (Rule::Placement, "an offset that is not aligned", |w| w.tensors[2].offset += 1),
+    (Rule::Placement, "a tensor behind the peak", |w| w.tensors[2].offset += 4096),
+    (Rule::Placement, "a tensor over one that is half written and never read", tensor_over_a_half_written_one),
+    (Rule::SegmentEnds, "an input that is not at its end", |w| {
+        w.tensors[0].offset = 16;
+    }),
+    (Rule::SegmentEnds, "another zero point than the cut's", |w| w.tensors[0].zero_point = 7),
+    (Rule::Path, "a path that jumps", |w| w.path[1] = SegmentId(4)),
+    (Rule::Path, "a path that runs a segment twice", path_that_runs_a_segment_twice),
+    (Rule::Costs, "a cost too few", |w| w.costs.truncate(5)),
+    (Rule::Costs, "a second without ticks", |w| w.targets[0].ticks_per_second = 0),
+    (Rule::Costs, "a bound below its prediction", |w| w.costs[2].bound_ticks = 9),
+    (Rule::Costs, "an energy bound below its prediction", |w| w.costs[4].bound_energy_uj = 3),
+    (Rule::Text, "a target's name that is no text", |w| {
+        let name = w.targets[0].name.offset as usize;
+        w.data[name] = 0xff;
+    }),
+    (Rule::RecordCount, "no target", |w| w.targets.clear()),
+    (Rule::ConfigCost, "costs that do not add up", |w| w.configs[1].ticks += 1),
+    (Rule::ConfigCost, "an arena too small", |w| w.meta.arena_bytes -= 16),
+    (Rule::ConfigCost, "a score over 100 %", |w| w.configs[0].score = 10_001),
+    (Rule::OverlayOrder, "an overlay of another path", |w| w.overlays[0].op = OpId(1)),
+    (Rule::OverlayOrder, "an overlay of an addition", |w| w.overlays[0].op = OpId(w.overlays[0].op.0 + 1)),
+    (Rule::OverlayOrder, "an overlay of another step", |w| w.overlays[0].step -= 1),
+    (Rule::SelfTest, "no self-test input", |w| w.meta.test_input.len = 0),
+    (Rule::Text, "a name that is not UTF-8", |w| {
+        let at = w.meta.name.offset as usize;
+        w.data[at] = 0xff;
+    }),
+    (Rule::Text, "a label too few", |w| w.meta.labels.len = 4),
+];
+
+const IN_BYTES: &[(Rule, &str, BreakBytes)] = &[
+    (Rule::Magic, "another file", |b| b[0] = b'X'),
+    (Rule::Version, "a later major version", |b| b[4] += 1),
+    (Rule::Length, "cut short", |b| {
+        b.pop();
+    }),
+    (Rule::TargetClass, "another weight layout", |b| b[16] = 1),
+    (Rule::SectionTable, "too many sections", |b| b[18] = 33),
+    (Rule::SectionKnown, "a section from the future", |b| b[HEADER_LEN] = 200),
+    (Rule::SectionOnce, "a section twice", |b| b[HEADER_LEN + 6 * SECTION_ENTRY_LEN] = 9),
+    (Rule::SectionPlace, "a section outside", |b| b[HEADER_LEN + 7] = 0x7f),
+    (Rule::SectionPlace, "half a record", |b| b[HEADER_LEN + SECTION_ENTRY_LEN + 8] -= 4),
+    (Rule::RecordCount, "no cuts", |b| {
+        b[HEADER_LEN + SECTION_ENTRY_LEN + 8..HEADER_LEN + SECTION_ENTRY_LEN + 12].fill(0);
+    }),
+];
+
 #[test]
 fn every_rule_is_enforced() {
-    let in_parts: &[(Rule, &str, BreakParts)] = &[
-        (Rule::RecordCount, "a segment without ops", segment_without_ops),
-        (Rule::KindKnown, "an unknown op", |w| w.ops[0].kind = OpKind::Invalid(99)),
-        (Rule::KindKnown, "an unknown segment kind", |w| w.segments[0].kind = SegmentKind::Invalid(9)),
-        (Rule::KindKnown, "a reserved field", |w| w.ops[1].reserved = 1),
-        (Rule::KindKnown, "a reserved field of meta", |w| w.meta.reserved[19] = 1),
-        (Rule::Reference, "weights behind the data", |w| w.ops[0].weights = u32::MAX),
-        (Rule::Reference, "a tensor of another segment", |w| w.ops[0].input = TensorId(5)),
-        (Rule::Reference, "a cut that is not there", |w| w.segments[0].to = CutId(77)),
-        (Rule::Reference, "a segment that is not there", |w| w.path[0] = SegmentId(77)),
-        (Rule::Reference, "a name behind the data", |w| w.meta.name.offset = u32::MAX),
-        (Rule::Reference, "an addition of one tensor", |w| w.ops[5].input2 = TensorId(NO_TENSOR)),
-        (Rule::Reference, "a long name that many configs share", name_shared_by_many_configs),
-        (Rule::Reference, "tables that many convolutions share", tables_shared_by_many_convolutions),
-        (Rule::TensorShape, "an empty tensor", |w| w.tensors[0].shape[1] = 0),
-        (Rule::TensorShape, "an empty cut", |w| w.cuts[0].shape[1] = 0),
-        (Rule::TensorShape, "a cut that no segment reaches, of 2^48 elements", |w| {
-            w.cuts.push(Cut { shape: [u16::MAX; 3], ..w.cuts[0] });
-        }),
-        (Rule::Partition, "ops shared by two segments", |w| w.segments[1].first_op = 0),
-        (Rule::Partition, "tensors left over", |w| {
-            let copy = w.tensors[0];
-            w.tensors.push(copy);
-        }),
-        (Rule::Partition, "paths that overlap", |w| w.configs[1].first_segment = 1),
-        (Rule::Geometry, "a window that gives another size", |w| w.ops[0].pad = [0; 4]),
-        (Rule::Geometry, "a step of nothing", |w| w.ops[0].stride = [0; 2]),
-        (Rule::Geometry, "groups that do not divide", |w| w.ops[0].groups = 2),
-        (Rule::Geometry, "more classes than scores", |w| w.meta.classes = 3),
-        (Rule::Numeric, "a bias that could overflow", |w| set_word(w, w.ops[0].bias, i32::MAX)),
-        (Rule::Numeric, "a negative multiplier", |w| set_word(w, w.ops[0].multiplier, -1)),
-        (Rule::Numeric, "a shift by everything", |w| {
-            let at = w.ops[0].shifts as usize;
-            w.data[at] = 63;
-        }),
-        (Rule::Numeric, "an empty clamp", |w| (w.ops[0].min, w.ops[0].max) = (5, 4)),
-        (Rule::WriteBeforeRead, "a tensor that nobody wrote", |w| w.ops[5].input = w.ops[5].output),
-        (Rule::WriteBeforeRead, "an output written twice", |w| w.ops[4].output = w.ops[4].input),
-        (Rule::Placement, "scratch over the input", |w| {
-            let scratch = w.ops[0].scratch.index();
-            w.tensors[scratch].offset = 0;
-        }),
-        (Rule::Placement, "an offset that is not aligned", |w| w.tensors[2].offset += 1),
-        (Rule::Placement, "a tensor behind the peak", |w| w.tensors[2].offset += 4096),
-        (Rule::Placement, "a tensor over one that is half written and never read", tensor_over_a_half_written_one),
-        (Rule::SegmentEnds, "an input that is not at its end", |w| {
-            w.tensors[0].offset = 16;
-        }),
-        (Rule::SegmentEnds, "another zero point than the cut's", |w| w.tensors[0].zero_point = 7),
-        (Rule::Path, "a path that jumps", |w| w.path[1] = SegmentId(4)),
-        (Rule::Path, "a path that runs a segment twice", path_that_runs_a_segment_twice),
-        (Rule::ConfigCost, "costs that do not add up", |w| w.configs[1].ticks += 1),
-        (Rule::ConfigCost, "an arena too small", |w| w.meta.arena_bytes -= 16),
-        (Rule::ConfigCost, "a score over 100 %", |w| w.configs[0].score = 10_001),
-        (Rule::OverlayOrder, "an overlay of another path", |w| w.overlays[0].op = OpId(1)),
-        (Rule::OverlayOrder, "an overlay of an addition", |w| w.overlays[0].op = OpId(w.overlays[0].op.0 + 1)),
-        (Rule::OverlayOrder, "an overlay of another step", |w| w.overlays[0].step -= 1),
-        (Rule::SelfTest, "no self-test input", |w| w.meta.test_input.len = 0),
-        (Rule::Text, "a name that is not UTF-8", |w| {
-            let at = w.meta.name.offset as usize;
-            w.data[at] = 0xff;
-        }),
-        (Rule::Text, "a label too few", |w| w.meta.labels.len = 4),
-    ];
-    for (rule, what, break_it) in in_parts {
+    for (rule, what, break_it) in IN_PARTS {
         let mut writer = sample::writer();
         break_it(&mut writer);
         assert_eq!(refused(&writer.finish()), Some(*rule), "{what}");
     }
-    let in_bytes: &[(Rule, &str, BreakBytes)] = &[
-        (Rule::Magic, "another file", |b| b[0] = b'X'),
-        (Rule::Version, "a later major version", |b| b[4] += 1),
-        (Rule::Length, "cut short", |b| {
-            b.pop();
-        }),
-        (Rule::TargetClass, "another weight layout", |b| b[16] = 1),
-        (Rule::SectionTable, "too many sections", |b| b[18] = 33),
-        (Rule::SectionKnown, "a section from the future", |b| b[HEADER_LEN] = 200),
-        (Rule::SectionOnce, "a section twice", |b| b[HEADER_LEN + 6 * SECTION_ENTRY_LEN] = 9),
-        (Rule::SectionPlace, "a section outside", |b| b[HEADER_LEN + 7] = 0x7f),
-        (Rule::SectionPlace, "half a record", |b| b[HEADER_LEN + SECTION_ENTRY_LEN + 8] -= 4),
-        (Rule::RecordCount, "no cuts", |b| {
-            b[HEADER_LEN + SECTION_ENTRY_LEN + 8..HEADER_LEN + SECTION_ENTRY_LEN + 12].fill(0);
-        }),
-    ];
-    for (rule, what, break_it) in in_bytes {
+    for (rule, what, break_it) in IN_BYTES {
         let mut bytes = sample::writer().finish();
         break_it(&mut bytes);
         seal(&mut bytes);
         assert_eq!(refused(&bytes), Some(*rule), "{what}");
     }
-    let tested: Vec<Rule> = in_parts.iter().map(|case| case.0).chain(in_bytes.iter().map(|case| case.0)).collect();
+    let tested: Vec<Rule> = IN_PARTS.iter().map(|case| case.0).chain(IN_BYTES.iter().map(|case| case.0)).collect();
     for rule in Rule::ALL {
         assert!(tested.contains(rule) || *rule == Rule::Checksum, "no case breaks {rule:?}");
     }
