@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use kernels::arch::Scalar;
 use plan::{ConfigId, Image, Rule, sample};
-use runtime::{Budget, Engine, RunError, policy};
+use runtime::{Engine, RunError};
 use stitch::error::Error;
 use stitch::pipeline::{self, Options, Quiet, Stage};
 use stitch::{family, pipeline::Compiled};
@@ -301,25 +301,6 @@ fn an_arena_one_byte_too_small_is_refused_with_the_bytes_needed() {
     let mut engine = Engine::new(Scalar, image, &mut arena).expect("the smallest config fits");
     let error = engine.run_config(ConfigId(config)).expect_err("the arena is too small");
     assert_eq!(error, RunError::ArenaTooSmall { found: needed - 16, needed });
-}
-
-#[test]
-fn a_budget_below_the_cheapest_config_is_refused_with_what_would_do() {
-    let bytes = sample::writer().finish();
-    let image = Image::parse(&bytes).expect("the sample is valid");
-    let configs = || (0..image.configs()).map(|number| image.config(ConfigId(number)));
-    let needed_ticks = configs().map(|config| u64::from(config.ticks)).min().expect("a config");
-    let needed_bytes = configs().map(|config| config.arena_bytes).min().expect("a config");
-    let refused = Err(RunError::BudgetTooSmall { needed_ticks, needed_bytes });
-    assert_eq!(policy::choose(&image, Budget { ticks: Some(needed_ticks - 1), arena_bytes: None }), refused);
-    assert_eq!(policy::choose(&image, Budget { ticks: None, arena_bytes: Some(needed_bytes - 1) }), refused);
-    assert!(policy::choose(&image, Budget { ticks: Some(needed_ticks), arena_bytes: None }).is_ok());
-    assert_eq!(
-        RunError::BudgetTooSmall { needed_ticks, needed_bytes }.to_string(),
-        format!(
-            "no config fits the budget: the cheapest needs {needed_ticks} ticks, the smallest {needed_bytes} bytes"
-        )
-    );
 }
 
 #[test]

@@ -4,8 +4,10 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use kernels::arch::Scalar;
-use plan::{ConfigId, Image};
-use runtime::{Budget, Engine, policy};
+use plan::{ConfigId, Image, TargetId};
+use runtime::policy::{Left, Policy, Settings};
+use runtime::{Budget, Engine, Limit};
+use simulator::PolicyMemory;
 use stitch::family::{self, FamilySpec};
 use stitch::pipeline::{self, Compiled, Options, Quiet, Stage};
 use stitch::report::Facts;
@@ -65,7 +67,14 @@ fn two_compilations_give_one_image_that_keeps_its_bounds() {
     // A run that has begun as the costliest config can be handed a path that ends sooner, and bytes stay equal.
     let mut arena = vec![0; image.meta().arena_bytes as usize];
     let mut engine = Engine::new(Scalar, image, &mut arena).expect("the arena is the image's own");
-    let last = policy::choose(&image, Budget::default()).expect("no limit");
+    let mut memory = PolicyMemory::of(&image);
+    let mut policy =
+        Policy::new(&image, TargetId(0), Settings::default(), memory.lend()).expect("the memory is of this image");
+    let left = |ticks: Option<u64>| {
+        let budget = Budget { time: ticks.map(Limit::soft), ..Budget::default() };
+        Left::of(&budget, image.meta().arena_bytes, 0, 0)
+    };
+    let last = policy.choose(&left(None)).expect("no limit");
     let input: Vec<i8> = image.test_input().iter().map(|&byte| byte.cast_signed()).collect();
     let mut switched = 0;
     for done in 1..image.config(last).segments {
@@ -74,7 +83,7 @@ fn two_compilations_give_one_image_that_keeps_its_bounds() {
         for _ in 0..done {
             engine.step().expect("a step");
         }
-        let next = policy::reconsider(&image, last, done, 0, u32::MAX);
+        let next = policy.reconsider(last, done, &left(Some(0)));
         engine.switch(next).expect("it shares the path");
         switched += usize::from(next != last);
         while engine.done() < image.config(next).segments {

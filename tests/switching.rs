@@ -92,28 +92,6 @@ fn another_path_is_refused_wherever_the_run_stands() {
 }
 
 #[test]
-fn with_time_left_the_best_tail_is_taken_and_without_the_shortest() {
-    let bytes = sample::writer().finish();
-    let image = Image::parse(&bytes).expect("the sample is valid");
-    let tiny = ConfigId(0);
-    let left = |config| policy::remaining(&image, &image.config(config), 1);
-    assert!(left(tiny) < left(STITCHED));
-    let next = |current, ticks| policy::reconsider(&image, current, 1, ticks, u32::MAX);
-    for current in [tiny, STITCHED] {
-        // The stitched config scores more than tiny.
-        assert_eq!(next(current, left(STITCHED)), STITCHED);
-        assert_eq!(next(current, left(STITCHED) - 1), tiny);
-        assert_eq!(next(current, left(tiny)), tiny);
-        assert_eq!(next(current, 0), tiny, "too late for both: the one that ends sooner");
-    }
-    // A config that needs more memory than there is stays out.
-    let arena = image.config(STITCHED).arena_bytes;
-    if image.config(tiny).arena_bytes < arena {
-        assert_eq!(policy::reconsider(&image, tiny, 1, u64::MAX, arena - 1), tiny);
-    }
-}
-
-#[test]
 fn a_run_is_taken_up_from_what_another_computed() {
     let bytes = sample::writer().finish();
     let image = Image::parse(&bytes).expect("the sample is valid");

@@ -184,11 +184,22 @@ impl<'a, I: Isa> Engine<'a, I> {
         self.config
     }
 
-    /// The segment that was run last and its ticks in the cost table.
+    /// The segment that was run last.
     #[must_use]
-    pub fn last_segment(&self) -> (SegmentId, u32) {
-        let id = self.image.path_segment(&self.record, self.done().saturating_sub(1));
-        (id, self.image.segment(id).ticks)
+    pub fn last_segment(&self) -> SegmentId {
+        self.image.path_segment(&self.record, self.done().saturating_sub(1))
+    }
+
+    /// Ends a run at the cut where it is. The next one begins, or resumes, as if it had never been.
+    pub fn cancel(&mut self) {
+        self.done = None;
+    }
+
+    /// Gives the arena back, for another engine on this image or another. A run that is to go on later keeps a copy
+    /// of [`Engine::features`] and takes it up with [`Engine::resume`].
+    #[must_use]
+    pub fn into_arena(self) -> &'a mut [i8] {
+        self.arena
     }
 
     /// The tensor at the cut that was reached last: int8 `[H, W, C]`; the input before the first step.

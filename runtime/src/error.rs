@@ -27,12 +27,28 @@ pub enum RunError {
         /// Elements of the input cut.
         expected: u32,
     },
-    /// No config fits the budget.
+    /// A hard limit excludes every config. The least of each resource that some config needs:
     BudgetTooSmall {
-        /// Ticks that the cheapest config needs.
+        /// Ticks, by the bounds of the cost table.
         needed_ticks: u64,
-        /// Arena bytes that the smallest config needs.
+        /// Microjoules, likewise.
+        needed_energy_uj: u64,
+        /// Arena, bytes.
         needed_bytes: u32,
+    },
+    /// The image has no costs of this target.
+    NoSuchTarget {
+        /// The number given.
+        target: u16,
+        /// Targets of the image.
+        targets: u16,
+    },
+    /// A slice of the policy's memory is too short.
+    PolicyMemory {
+        /// Records given.
+        found: u32,
+        /// Records needed.
+        needed: u32,
     },
     /// The config does not share the path that was already run.
     OtherPath {
@@ -62,10 +78,17 @@ impl fmt::Display for RunError {
             Self::InputSize { found, expected } => {
                 write!(f, "the input has {found} elements, the image expects {expected}")
             }
-            Self::BudgetTooSmall { needed_ticks, needed_bytes } => write!(
+            Self::BudgetTooSmall { needed_ticks, needed_energy_uj, needed_bytes } => write!(
                 f,
-                "no config fits the budget: the cheapest needs {needed_ticks} ticks, the smallest {needed_bytes} bytes"
+                "no config fits the budget: the least bounds are {needed_ticks} ticks and {needed_energy_uj} µJ, the least \
+                 arena is {needed_bytes} bytes"
             ),
+            Self::NoSuchTarget { target, targets } => {
+                write!(f, "there is no target {target}: the image has costs of {targets}, counted from 0")
+            }
+            Self::PolicyMemory { found, needed } => {
+                write!(f, "a slice of the policy's memory has {found} records, {needed} are needed")
+            }
             Self::OtherPath { config, done } => {
                 write!(f, "config {config} does not share the {done} segments that were already run")
             }

@@ -18,11 +18,13 @@ mod budget;
 mod engine;
 mod error;
 mod exec;
+mod frame;
 mod platform;
 pub mod policy;
 
-pub use app::{Outcome, run};
-pub use budget::Budget;
+pub use app::run;
+pub use budget::{Budget, Limit};
 pub use engine::{Engine, Progress};
 pub use error::RunError;
+pub use frame::{Frame, Outcome, Verdict};
 pub use platform::{Event, Platform};

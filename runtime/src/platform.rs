@@ -2,18 +2,16 @@
 
 use plan::{ConfigId, CutId, SegmentId};
 
-use crate::app::Outcome;
 use crate::budget::Budget;
+use crate::frame::Outcome;
 
 /// What happened, for logs, virtual clocks and cost tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A segment was run.
+    /// A segment was run. Sent before the clock is read.
     Segment {
         /// Which.
         segment: SegmentId,
-        /// Its ticks in the cost table.
-        predicted: u32,
     },
     /// At a cut the path changed.
     Switch {
@@ -26,14 +24,24 @@ pub enum Event {
     },
     /// A frame is done.
     Frame(Outcome),
-    /// No config fits the frame's budget; nothing was run.
+    /// A hard limit of the frame excludes every config; nothing was run.
     Refused(crate::RunError),
 }
 
 /// A clock, a source of frames and a sink for reports.
 pub trait Platform {
-    /// Ticks since some start, never decreasing, in the unit of the image's cost table.
+    /// Ticks since some start, in the unit of the target's costs. A clock that goes back is noticed: the segment is
+    /// then charged its bound, and the outcome counts it.
     fn now(&mut self) -> u64;
+    /// Microjoules since some start, if there is a meter. Without one the cost table is charged.
+    fn energy_uj(&mut self) -> Option<u64> {
+        None
+    }
+    /// How much slower than the target the core runs in the frame to come, in 1/256: 512 is half as fast, because it is
+    /// hot, or to save energy. Costs stretch alike.
+    fn slowdown_in_256(&mut self) -> u32 {
+        256
+    }
     /// Writes the next frame, int8 `[H, W, C]` already preprocessed, and gives its budget; `None` ends the loop.
     fn next_frame(&mut self, input: &mut [i8]) -> Option<Budget>;
     /// Takes a report.

@@ -4,9 +4,10 @@
 //! finds, `tests/fuzz_seeds.rs` feeds it seeded mutations and everything that was ever found.
 #![forbid(unsafe_code)]
 
+pub mod ladder;
 pub mod onnx;
 mod parse;
-mod random;
+pub mod random;
 mod run;
 mod seeds;
 

@@ -35,7 +35,7 @@ fn read(bytes: &[u8]) {
     };
     let ids = |count: usize| 0..u16::try_from(count).expect("rule V10 bounds every count");
     let meta = image.meta();
-    for text in [meta.name, meta.target, meta.labels, meta.anchor_names] {
+    for text in [meta.name, image.target(plan::TargetId(0)).name, meta.labels, meta.anchor_names] {
         assert_eq!(image.text(text).len(), text.len as usize);
     }
     for cut in ids(image.cuts()) {

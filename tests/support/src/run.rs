@@ -3,8 +3,9 @@
 use kernels::Isa;
 use kernels::arch::Scalar;
 use plan::layout::NO_TENSOR;
-use plan::{Config, ConfigId, Image, Op, OpId, OpKind};
-use runtime::{Engine, Progress, RunError};
+use plan::{Config, ConfigId, Image, Op, OpId, OpKind, TargetId};
+use runtime::policy::{Ahead, Estimate, Left, Memory, Policy, Route, Settings, shares};
+use runtime::{Budget, Engine, Limit, Progress, RunError};
 
 use crate::parse::reseal;
 
@@ -44,6 +45,7 @@ fn run(bytes: &[u8]) {
             let found = kernels::with_isa!(level, |isa| output(isa, image, id, config.arena_bytes, PAINT[1]));
             assert_eq!(scalar, found, "config {id:?}: {} differs from scalar", level.name());
         }
+        budgeted(image, id);
         let switched = switched(image, id, next);
         assert!(is_promised(&image, &switched), "config {id:?}, then {next:?}: {switched:?}");
     }
@@ -63,6 +65,30 @@ fn lacks_scratch(image: &Image<'_>, op: &Op) -> bool {
     let channels = image.tensor(op.input).shape[2].checked_div(op.groups);
     let needed = channels.map_or(0, |channels| kernels::conv_scratch(op.kernel, channels));
     op.kind == OpKind::Conv && lent < needed as u64
+}
+
+/// A policy of any costs decides without a panic, and only for configs that share the path.
+fn budgeted(image: Image<'_>, current: ConfigId) {
+    let [segments, routes, ahead] = Memory::needed(&image);
+    let mut owned = (vec![Estimate::default(); segments], vec![Route::EMPTY; routes], vec![Ahead::EMPTY; ahead]);
+    let memory = Memory { segments: &mut owned.0, routes: &mut owned.1, ahead: &mut owned.2 };
+    let target = TargetId(image.targets() - 1);
+    let mut policy = Policy::new(&image, target, Settings::default(), memory).expect("the memory is of this image");
+    let config = image.config(current);
+    for amount in [0, u64::from(config.ticks), u64::from(u32::MAX), u64::MAX] {
+        for limit in [Limit::hard(amount), Limit::soft(amount)] {
+            let budget = Budget { time: Some(limit), energy: Some(limit), memory: None };
+            let left = Left::of(&budget, image.meta().arena_bytes, 0, 0);
+            assert!(policy.choose(&left).map_or(true, |id| id.0 < image.configs()));
+            for done in 1..config.segments {
+                let next = policy.reconsider(current, done, &left);
+                assert!(shares(&image, &config, &image.config(next), done), "{next:?} does not share {done} segments");
+            }
+        }
+        policy.learn(&image, image.path_segment(&config, 0), amount, Some(amount));
+        policy.set_slowdown(amount as u32);
+        policy.refresh(&image);
+    }
 }
 
 /// Upper bound of the products and moves of a config.
