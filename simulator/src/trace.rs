@@ -1,7 +1,7 @@
 //! A budget that changes from frame to frame.
 
-use plan::{ConfigId, Image};
-use runtime::Budget;
+use plan::{Config, ConfigId, Image, TargetId};
+use runtime::{Budget, Limit};
 
 /// A budget and the frame from which it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,11 +32,12 @@ pub struct TraceError {
     pub expected: &'static str,
 }
 
-const HEADER: &str = "`frame,ticks` or `frame,ticks,arena_bytes`";
+const HEADER: &str = "`frame,ticks`, `frame,ticks,arena_bytes` or `frame,ticks,arena_bytes,energy_uj`";
+const COLUMNS: [&str; 4] = ["frame", "ticks", "arena_bytes", "energy_uj"];
 
 impl Trace {
-    /// Reads CSV: a header `frame,ticks[,arena_bytes]`, then one step a line. An empty field is no limit; empty
-    /// lines and lines that start with `#` are skipped.
+    /// Reads CSV: a header `frame,ticks[,arena_bytes[,energy_uj]]`, then one step a line. Limits are hard; an empty
+    /// field is no limit; empty lines and lines that start with `#` are skipped.
     ///
     /// # Errors
     /// The first place that is wrong.
@@ -45,7 +46,7 @@ impl Trace {
         let mut lines = lines.by_ref().filter(|(_, line)| !line.trim().is_empty() && !line.starts_with('#'));
         let (line, header) = lines.next().ok_or_else(|| wrong(1, 1, "", HEADER))?;
         let names: Vec<&str> = header.split(',').map(str::trim).collect();
-        if names != ["frame", "ticks"] && names != ["frame", "ticks", "arena_bytes"] {
+        if names.len() < 2 || !COLUMNS.starts_with(&names) {
             return Err(wrong(line, 1, header, HEADER));
         }
         let mut steps: Vec<Step> = vec![];
@@ -62,19 +63,22 @@ impl Trace {
         Ok(Self { steps })
     }
 
-    /// The built-in trace: time falls along a cosine from 15 % above the costliest config to 5 % above the
-    /// cheapest, and recovers. A new budget every 1/60 of the replay.
+    /// The built-in trace: time falls along a cosine from 15 % above the costliest config to 5 % above the bound of
+    /// the cheapest, and recovers. A new budget every 1/60 of the replay.
     #[must_use]
     pub fn fall_and_recover(image: &Image<'_>, frames: u32) -> Self {
         const STEPS: u32 = 60;
-        let ticks = (0..image.configs()).map(|number| f64::from(image.config(ConfigId(number)).ticks));
-        let (least, most) = ticks.fold((f64::MAX, 0.0_f64), |(least, most), ticks| (least.min(ticks), most.max(ticks)));
-        let (low, high) = (least * 1.05, most * 1.15);
+        let all = || (0..image.configs()).map(|number| image.config(ConfigId(number)));
+        let bound = |config: Config| -> u64 {
+            image.path(&config).map(|segment| u64::from(image.cost(TargetId(0), segment).bound_ticks)).sum()
+        };
+        let low = all().map(bound).min().unwrap_or(0) as f64 * 1.05;
+        let high = (f64::from(all().map(|config| config.ticks).max().unwrap_or(0)) * 1.15).max(low);
         let every = (frames / STEPS).max(1);
         let steps = (0..frames).step_by(every as usize).map(|frame| {
             let turn = std::f64::consts::TAU * f64::from(frame) / f64::from(frames);
             let ticks = (low + (high - low) * (1.0 + turn.cos()) / 2.0) as u64;
-            Step { frame, budget: Budget { ticks: Some(ticks), arena_bytes: None } }
+            Step { frame, budget: Budget::deadline(ticks) }
         });
         Self { steps: steps.collect() }
     }
@@ -109,16 +113,23 @@ fn step(line: usize, text: &str, fields: usize) -> Result<Step, TraceError> {
     let frame = field.parse().map_err(|_| wrong(line, column, field, "a frame number below 4294967296"))?;
     let (column, field) = found.next().ok_or_else(|| wrong(line, end.0, "", "a comma and ticks"))?;
     let ticks = limit(field).ok_or_else(|| wrong(line, column, field, "whole ticks, or nothing for no limit"))?;
-    let mut arena_bytes = None;
-    if fields == 3 {
+    let (mut arena_bytes, mut energy_uj) = (None, None);
+    if fields >= 3 {
         let (column, field) = found.next().ok_or_else(|| wrong(line, end.0, "", "a comma and arena bytes"))?;
-        arena_bytes = limit(field)
+        arena_bytes = limit::<u32>(field)
             .ok_or_else(|| wrong(line, column, field, "bytes below 4294967296, or nothing for no limit"))?;
+    }
+    if fields >= 4 {
+        let (column, field) = found.next().ok_or_else(|| wrong(line, end.0, "", "a comma and microjoules"))?;
+        energy_uj =
+            limit(field).ok_or_else(|| wrong(line, column, field, "whole microjoules, or nothing for no limit"))?;
     }
     if let Some((column, field)) = found.next() {
         return Err(wrong(line, column, field, "the end of the line: the header names no more columns"));
     }
-    Ok(Step { frame, budget: Budget { ticks, arena_bytes } })
+    let hard = |amount: Option<u64>| amount.map(Limit::hard);
+    let budget = Budget { time: hard(ticks), energy: hard(energy_uj), memory: hard(arena_bytes.map(u64::from)) };
+    Ok(Step { frame, budget })
 }
 
 /// `Some(None)` is "no limit", `None` is not a number.
@@ -130,13 +141,14 @@ fn limit<T: std::str::FromStr>(field: &str) -> Option<Option<T>> {
 mod tests {
     use super::{Step, Trace};
     use plan::Image;
-    use runtime::Budget;
+    use runtime::{Budget, Limit};
 
     #[test]
     fn reads_limits_and_holds_them_until_the_next_step() {
         let text = "# battery\nframe,ticks,arena_bytes\n2,100,\n\n5, ,4096\n";
         let trace = Trace::parse(text).unwrap();
-        let budget = |ticks, arena_bytes| Budget { ticks, arena_bytes };
+        let hard = |amount: Option<u64>| amount.map(Limit::hard);
+        let budget = |ticks, memory| Budget { time: hard(ticks), energy: None, memory: hard(memory) };
         assert_eq!(trace.budget(1), budget(None, None));
         assert_eq!(trace.budget(2), budget(Some(100), None));
         assert_eq!(trace.budget(4), budget(Some(100), None));
@@ -163,6 +175,8 @@ mod tests {
             Case { text: "frame,ticks\n0\n", line: 2, column: 2, found: "nothing" },
             Case { text: "frame,ticks\n0,1,2\n", line: 2, column: 5, found: "`2`" },
             Case { text: "frame,ticks\n3,1\n3,1\n", line: 3, column: 1, found: "`3`" },
+            Case { text: "frame,ticks,energy_uj\n0,1,1\n", line: 1, column: 1, found: "`frame,ticks,energy_uj`" },
+            Case { text: "frame,ticks,arena_bytes,energy_uj\n0,1,,x\n", line: 2, column: 6, found: "`x`" },
             Case { text: "frame,ticks,arena_bytes\n0,1\n", line: 2, column: 4, found: "nothing" },
             Case { text: "frame,ticks,arena_bytes\n0,1,4294967296\n", line: 2, column: 5, found: "`4294967296`" },
         ];
@@ -178,9 +192,9 @@ mod tests {
         let bytes = plan::sample::writer().finish();
         let image = Image::parse(&bytes).unwrap();
         let trace = Trace::fall_and_recover(&image, 600);
-        let ticks = |frame| trace.budget(frame).ticks.unwrap();
+        let ticks = |frame| trace.budget(frame).time.unwrap().amount;
         assert!(ticks(0) > 40, "the costliest config of the sample takes 40 ticks");
-        assert!((21..30).contains(&ticks(300)), "{}: the cheapest takes 20, the middle 30", ticks(300));
+        assert!((30..40).contains(&ticks(300)), "{}: the cheapest is bounded by 30", ticks(300));
         assert!(ticks(599) > 40);
         assert_eq!(trace.steps().len(), 60);
     }

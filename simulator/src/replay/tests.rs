@@ -1,7 +1,7 @@
 use plan::Image;
-use runtime::Budget;
+use runtime::{Budget, Limit};
 
-use super::{Error, ImageSet, Replay, replay};
+use super::{Error, ImageSet, Replay, Setup, replay};
 use crate::trace::Trace;
 
 /// Eight pictures of 4x4x3.
@@ -12,7 +12,7 @@ fn pixels() -> Vec<u8> {
 fn sample(trace: &Trace, seed: Option<u64>) -> Replay {
     let bytes = plan::sample::writer().finish();
     let pictures = ImageSet { pixels: &pixels(), labels: &[0, 1, 0, 1, 1, 1, 0, 0] };
-    replay(&bytes, pictures, trace, 240, seed).unwrap()
+    replay(&bytes, pictures, &Setup::of(trace.clone(), 240, seed)).unwrap()
 }
 
 fn falling() -> Trace {
@@ -37,12 +37,12 @@ fn keeps_every_deadline_when_no_time_is_stolen() {
 
 #[test]
 fn records_a_budget_below_every_config_as_a_refusal() {
-    let trace = Trace::parse("frame,ticks\n0,1000\n100,19\n110,20\n").unwrap();
+    let trace = Trace::parse("frame,ticks\n0,1000\n100,29\n110,30\n").unwrap();
     let result = sample(&trace, None);
     let summary = result.summary();
     assert_eq!((summary.frames, summary.refused), (240, 10));
     assert!(result.rows[100..110].iter().all(|row| row.outcome.is_none() && !row.correct()));
-    assert_eq!(result.csv().lines().nth(101).unwrap().split(',').take(4).collect::<Vec<_>>(), ["100", "19", "", ""]);
+    assert_eq!(result.csv().lines().nth(101).unwrap().split(',').take(4).collect::<Vec<_>>(), ["100", "29", "", ""]);
 }
 
 #[test]
@@ -52,7 +52,7 @@ fn budget_of_memory_bounds_the_config() {
     let smallest = (0..image.configs()).map(|number| image.config(plan::ConfigId(number)).arena_bytes).min().unwrap();
     let trace = Trace::parse(&format!("frame,ticks,arena_bytes\n0,,{smallest}\n")).unwrap();
     let result = sample(&trace, None);
-    assert_eq!(result.rows[0].budget, Budget { ticks: None, arena_bytes: Some(smallest) });
+    assert_eq!(result.rows[0].budget, Budget { memory: Some(Limit::hard(smallest.into())), ..Budget::default() });
     for row in &result.rows {
         assert!(image.config(row.outcome.unwrap().last).arena_bytes <= smallest);
     }
@@ -61,8 +61,8 @@ fn budget_of_memory_bounds_the_config() {
 #[test]
 fn refuses_what_does_not_fit() {
     let bytes = plan::sample::writer().finish();
-    let trace = falling();
-    let refused = |bytes: &[u8], pictures| replay(bytes, pictures, &trace, 1, None).unwrap_err();
+    let setup = Setup::of(falling(), 1, None);
+    let refused = |bytes: &[u8], pictures| replay(bytes, pictures, &setup).unwrap_err();
     assert!(matches!(refused(b"no image", ImageSet { pixels: &[], labels: &[] }), Error::Image(_)));
     assert_eq!(refused(&bytes, ImageSet { pixels: &[], labels: &[] }), Error::NoPictures);
     let short = refused(&bytes, ImageSet { pixels: &[0; 95], labels: &[0, 1] });
