@@ -11,6 +11,7 @@ use kernels::{Isa, Level, with_isa};
 use plan::layout::SHARED;
 use plan::{ConfigId, CutId, Image, SegmentId, SegmentKind};
 use runtime::{Engine, Progress};
+use stitch::cost_table::{self, CostTable};
 use stitch::report::milliseconds;
 
 /// An engine without its instruction set in the type.
@@ -52,7 +53,7 @@ impl<I: Isa> Runner for Engine<'_, I> {
         loop {
             let start = Instant::now();
             let progress = self.step()?;
-            each(self.last_segment().0, start.elapsed());
+            each(self.last_segment(), start.elapsed());
             if progress == Progress::Done {
                 return Ok(());
             }
@@ -86,20 +87,28 @@ impl Times {
     }
 }
 
-/// Measures and returns the two tables.
-pub fn bench(image: Image<'_>, repeats: usize) -> Result<String> {
+/// Measures; returns the two tables for people, and the cost table of the fastest instruction set, in nanoseconds, under
+/// the name `target`.
+pub fn bench(image: Image<'_>, repeats: usize, target: Option<&str>) -> Result<(String, CostTable)> {
     let mut arenas = vec![vec![0; image.meta().arena_bytes as usize]; Level::available().count()];
     let mut runners = runners(image, &mut arenas)?;
     let configs: Vec<ConfigId> = (0..image.configs()).map(ConfigId).collect();
     let mut whole = vec![vec![vec![]; configs.len()]; runners.len()];
     let mut parts = vec![vec![vec![]; image.segments()]; runners.len()];
+    let mut cold = vec![Duration::ZERO; image.segments()];
+    let fastest = runners.len() - 1;
     for repeat in 0..=repeats {
         for &config in &configs {
             for (index, runner) in runners.iter_mut().enumerate() {
                 let time = runner.config(config).context("bench")?;
                 let mut steps = vec![];
                 runner.segments(config, &mut |segment, time| steps.push((segment, time)))?;
-                // The first round only fills the caches.
+                // The first round fills the caches.
+                if repeat == 0 && index == fastest {
+                    for &(segment, time) in &steps {
+                        cold[segment.index()] = cold[segment.index()].max(time);
+                    }
+                }
                 if repeat > 0 {
                     whole[index][config.index()].push(time);
                     for (segment, time) in steps {
@@ -111,9 +120,21 @@ pub fn bench(image: Image<'_>, repeats: usize) -> Result<String> {
     }
     let names: Vec<_> = runners.iter().map(|runner| runner.name()).collect();
     let mut text = format!("this machine, {repeats} repeats, one thread; outputs equal the self test's\n\n");
+    let name = target.map_or_else(|| format!("this machine, {}", names[fastest]), str::to_owned);
+    let costs = cost_table(name, parts[fastest].clone(), &cold);
     config_table(&mut text, &image, &names, whole);
     segment_table(&mut text, &image, &names, parts);
-    Ok(text)
+    Ok((text, costs))
+}
+
+fn cost_table(target: String, parts: Vec<Vec<Duration>>, cold: &[Duration]) -> CostTable {
+    let ticks = |milliseconds: f64| (milliseconds * 1e6) as u32;
+    let segments = parts.into_iter().zip(cold).map(|(times, cold)| {
+        let times = Times::new(times);
+        let [least, median, p99, most] = [0, 50, 99, 100].map(|percent| ticks(times.percentile(percent)));
+        cost_table::Times { least, median, p99, most, cold: ticks(cold.as_secs_f64() * 1e3) }
+    });
+    CostTable { target, ticks_per_second: 1_000_000_000, segments: segments.collect() }
 }
 
 fn config_table(text: &mut String, image: &Image<'_>, names: &[&str], mut whole: Vec<Vec<Vec<Duration>>>) {
@@ -142,7 +163,12 @@ fn segment_table(text: &mut String, image: &Image<'_>, names: &[&str], mut parts
     let _ = writeln!(text, "\n{:<width$}{:>12}{:>12}{head}   (median)", "segment", "MACs", "ticks");
     for (index, title) in titles.iter().enumerate() {
         let segment = image.segment(SegmentId(index as u16));
-        let _ = write!(text, "{title:<width$}{:>12}{:>12}", segment.macs, segment.ticks);
+        let _ = write!(
+            text,
+            "{title:<width$}{:>12}{:>12}",
+            segment.macs,
+            image.cost(plan::TargetId(0), SegmentId(index as u16)).ticks
+        );
         for part in &mut parts {
             let median = Times::new(std::mem::take(&mut part[index])).percentile(50);
             let _ = write!(text, "{:>10}", milliseconds(median));

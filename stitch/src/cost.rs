@@ -1,6 +1,6 @@
 //! Stage 9: predicted ticks of each segment on a target.
 
-use plan::OpKind;
+use plan::{Cost, OpKind};
 
 use crate::network::{IntegerOp, IntegerSegment};
 
@@ -21,11 +21,18 @@ pub struct CostModel {
     pub element: u64,
     /// Per op: its record, its tensors, the call.
     pub op: u64,
+    /// Ticks that a change of config adds: the weights of the new path are not in any cache.
+    pub switch_ticks: u32,
+    /// Bound of a segment over its prediction, in 1/100.
+    pub bound_percent: u64,
+    /// Power while it computes, microwatts.
+    pub power_uw: u64,
 }
 
 impl CostModel {
     /// A Cortex-M4F at 168 MHz, ticks of a microsecond. An estimate from instruction counts of the DSP kernels
-    /// (`cargo xtask qemu`), not a measurement on silicon: flash wait states are not in it.
+    /// (`cargo xtask qemu`), not a measurement on silicon: flash wait states are not in it. Nor are bound and power
+    /// measured: half as long again, and 100 mW. `stitchnet bench` puts measured costs beside them.
     #[must_use]
     pub fn cortex_m4f() -> Self {
         Self {
@@ -36,12 +43,29 @@ impl CostModel {
             output: 40_000,
             element: 14_000,
             op: 1_000_000,
+            switch_ticks: 20,
+            bound_percent: 150,
+            power_uw: 100_000,
+        }
+    }
+
+    /// What a segment costs.
+    #[must_use]
+    pub fn cost(&self, segment: &IntegerSegment) -> Cost {
+        let ticks = self.ticks(segment);
+        let of = |amount: u64, percent: u64| u32::try_from((amount * percent).div_ceil(100)).unwrap_or(u32::MAX);
+        // ticks / (ticks/s) · µW = µJ
+        let energy = u64::from(ticks) * self.power_uw / u64::from(self.ticks_per_second.max(1));
+        Cost {
+            ticks,
+            bound_ticks: of(ticks.into(), self.bound_percent),
+            energy_uj: of(energy, 100),
+            bound_energy_uj: of(energy, self.bound_percent),
         }
     }
 
     /// Ticks of a segment, at least 1.
-    #[must_use]
-    pub fn ticks(&self, segment: &IntegerSegment) -> u32 {
+    fn ticks(&self, segment: &IntegerSegment) -> u32 {
         let cycles: u64 = segment.ops.iter().map(|op| self.cycles(segment, op)).sum();
         u32::try_from((cycles / 1000).div_ceil(self.cycles_per_tick)).unwrap_or(u32::MAX).max(1)
     }

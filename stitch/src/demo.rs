@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use simulator::Trace;
+use simulator::{Setup, Trace};
 use stitch::family;
 use stitch::pipeline::{self, Compiled, Stage};
 use stitch::report::{Facts, html, table};
@@ -56,8 +56,8 @@ pub fn demo(bundled: Bundled, folder: &Path) -> Result<()> {
 
     let trace = Trace::fall_and_recover(&image, FRAMES);
     println!("Replaying {FRAMES} test images while the budget falls and recovers and other tasks steal time.");
-    let replay = crate::replay(&image, &spec.data.test, &trace, FRAMES, Some(STEAL))?;
-    println!("{}", crate::told(&replay, image.meta().ticks_per_second));
+    let replay = crate::simulate::replay(&image, &spec.data.test, &Setup::of(trace, FRAMES, Some(STEAL)))?;
+    println!("{}", crate::simulate::told(&replay, &image));
 
     let file = |name: &str| folder.join(name);
     crate::write(&file("family.snet"), &bytes)?;

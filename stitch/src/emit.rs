@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use plan::layout::{ARENA_ALIGN, NO_TENSOR, SHARED};
 use plan::{
-    Config, Cut, CutId, ImageWriter, Meta, OpId, Overlay, Range, Segment, SegmentId, SegmentKind, Tensor, TensorId,
+    Config, Cut, CutId, ImageWriter, Meta, OpId, Overlay, Range, Segment, SegmentId, SegmentKind, Target, Tensor,
+    TensorId,
 };
 
 use crate::cost::CostModel;
@@ -83,7 +84,6 @@ pub fn emit(placed: &Placed, labels: &Labels, cost: &CostModel, measured: &Measu
     let mut data = Data {
         writer: ImageWriter::new(Meta {
             name: empty,
-            target: empty,
             labels: empty,
             preprocess: empty,
             test_input: empty,
@@ -93,10 +93,9 @@ pub fn emit(placed: &Placed, labels: &Labels, cost: &CostModel, measured: &Measu
             classes: count("classes", labels.classes.len())?,
             anchors: count("anchors", family.anchors.len())?,
             arena_bytes: 0,
-            ticks_per_second: cost.ticks_per_second,
             score_images: measured.images as u32,
             anchor_names: empty,
-            reserved: [0; 20],
+            reserved: [0; 16],
         }),
         known: BTreeMap::new(),
     };
@@ -111,8 +110,12 @@ pub fn emit(placed: &Placed, labels: &Labels, cost: &CostModel, measured: &Measu
             position: count("cuts", cut.position)?,
         });
     }
+    let name = data.put(cost.target.clone().into_bytes());
+    let (ticks_per_second, switch_ticks) = (cost.ticks_per_second, cost.switch_ticks);
+    data.writer.targets.push(Target { name, ticks_per_second, switch_ticks });
+    data.writer.costs = family.segments.iter().map(|segment| cost.cost(segment)).collect();
     for (segment, placement) in family.segments.iter().zip(&placed.placements) {
-        emit_segment(&mut data, segment, placement, cost)?;
+        emit_segment(&mut data, segment, placement)?;
     }
     for (number, path) in family.paths.iter().enumerate() {
         emit_path(&mut data, placed, number, path, measured)?;
@@ -130,19 +133,13 @@ pub fn emit(placed: &Placed, labels: &Labels, cost: &CostModel, measured: &Measu
     data.writer.meta.test_input = data.put(input);
     data.writer.meta.test_outputs = data.put(outputs);
     data.writer.meta.name = data.put(labels.family.clone().into_bytes());
-    data.writer.meta.target = data.put(cost.target.clone().into_bytes());
     data.writer.meta.labels = data.put(labels.classes.join("\n").into_bytes());
     data.writer.meta.anchor_names = data.put(family.anchors.join("\n").into_bytes());
     data.writer.meta.arena_bytes = data.writer.configs.iter().map(|config| config.arena_bytes).max().unwrap_or(0);
     Ok(data.writer.finish())
 }
 
-fn emit_segment(
-    data: &mut Data,
-    segment: &crate::network::IntegerSegment,
-    placement: &Placement,
-    cost: &CostModel,
-) -> Result<(), Error> {
+fn emit_segment(data: &mut Data, segment: &crate::network::IntegerSegment, placement: &Placement) -> Result<(), Error> {
     let first_tensor = count("tensors", data.writer.tensors.len())?;
     let first_op = count("ops", data.writer.ops.len())?;
     for ((sides, quant), &offset) in segment.tensors.iter().zip(&placement.offsets) {
@@ -193,7 +190,6 @@ fn emit_segment(
         output: TensorId(first_tensor + count("tensors", segment.output)?),
         reserved2: 0,
         peak_bytes: placement.peak_bytes,
-        ticks: cost.ticks(segment),
         flash_bytes,
         macs: segment.ops.iter().map(|op| op.macs).sum(),
     });
@@ -224,7 +220,7 @@ fn emit_path(
     }
     let name = data.put(path.name.clone().into_bytes());
     let live = path.segments.iter().map(|&segment| placed.placements[segment].live_bytes).max();
-    let ticks: u64 = records.iter().map(|segment| u64::from(segment.ticks)).sum();
+    let ticks: u64 = path.segments.iter().map(|&segment| u64::from(data.writer.costs[segment].ticks)).sum();
     data.writer.configs.push(Config {
         first_segment: count("path entries", data.writer.path.len())?,
         segments: count("path entries", path.segments.len())?,

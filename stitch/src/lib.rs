@@ -5,6 +5,7 @@
 
 pub mod calibrate;
 pub mod cost;
+pub mod cost_table;
 pub mod cut;
 pub mod emit;
 pub mod error;

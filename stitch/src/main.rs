@@ -5,6 +5,7 @@ mod bench;
 mod demo;
 mod inspect;
 mod progress;
+mod simulate;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, anyhow};
 use clap::{Parser, Subcommand};
 use plan::Image;
-use simulator::{Replay, Trace};
+use stitch::cost_table::{CostTable, Margins};
 use stitch::pipeline::{self, Compiled, Stage};
 use stitch::report::{self, Facts, html, table};
 use stitch::{family, images};
@@ -74,21 +75,13 @@ enum Command {
         max_loss: Option<f64>,
     },
     /// Run the real runtime on pictures and virtual time under a changing budget
-    #[command(after_help = "Examples:\n  \
-        stitchnet simulate cifar.snet --images models/cifar-cnn/data/test --csv replay.csv\n  \
-        stitchnet simulate cifar.snet --images models/cifar-cnn/data/test --trace battery.csv --html replay.html\n\n\
-        A trace is CSV: a header `frame,ticks` or `frame,ticks,arena_bytes`, then one line for each change of the \
-        budget.\nAn empty field is no limit.")]
-    Simulate(Simulate),
-    /// Measure every config and segment on this machine, for each instruction set
-    #[command(after_help = "Example:\n  stitchnet bench cifar.snet --repeats 100")]
-    Bench {
-        /// Image
-        image: PathBuf,
-        /// Runs of each config
-        #[arg(long, default_value_t = 50)]
-        repeats: usize,
-    },
+    #[command(after_help = simulate::EXAMPLES)]
+    Simulate(simulate::Simulate),
+    /// Measure every config and segment on this machine, or take what a device measured, and write costs into an image
+    #[command(after_help = "Examples:\n  stitchnet bench cifar.snet --repeats 100\n  \
+        stitchnet bench cifar.snet --csv host.csv -o cifar.snet\n  \
+        stitchnet bench cifar.snet --from board.log -o cifar.snet --milliwatts 100")]
+    Bench(Bench),
     /// Write inputs and their exact outputs, for a device to compare itself with
     #[command(after_help = "Example:\n  \
         stitchnet vectors cifar.snet --images models/cifar-cnn/data/test --count 8 -o vectors.bin")]
@@ -118,27 +111,30 @@ enum Command {
 }
 
 #[derive(clap::Args)]
-struct Simulate {
+struct Bench {
     /// Image
     image: PathBuf,
-    /// Folder of pictures: sheets and labels.txt
-    #[arg(long, value_name = "DIR")]
-    images: PathBuf,
-    /// Budgets; without it, one that falls and recovers
+    /// Runs of each config
+    #[arg(long, default_value_t = 50)]
+    repeats: usize,
+    /// Name of the target; without it, this machine's instruction set
+    #[arg(long, value_name = "NAME", conflicts_with = "from")]
+    target: Option<String>,
+    /// Take the costs from this log of the firmware's `latency`, or from a table, instead of measuring
     #[arg(long, value_name = "FILE")]
-    trace: Option<PathBuf>,
-    /// Frames to run
-    #[arg(long, default_value_t = 600)]
-    frames: u32,
-    /// Let other tasks steal time, by this seed
-    #[arg(long, value_name = "SEED")]
-    steal: Option<u64>,
-    /// Write one row per frame
+    from: Option<PathBuf>,
+    /// Write the cost table as CSV
     #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
-    /// Write a page with pictures
-    #[arg(long, value_name = "FILE")]
-    html: Option<PathBuf>,
+    /// Write the image with the costs of this target
+    #[arg(short, long, value_name = "IMAGE")]
+    output: Option<PathBuf>,
+    /// Bound of a segment over the most that was measured, in percent
+    #[arg(long, value_name = "PERCENT", default_value_t = 125, value_parser = clap::value_parser!(u32).range(100..=10_000))]
+    bound: u32,
+    /// Power while it computes, for the energy of a segment; 0: not known
+    #[arg(long, value_name = "MW", default_value_t = 0)]
+    milliwatts: u32,
 }
 
 fn main() -> ExitCode {
@@ -172,12 +168,8 @@ fn run(command: Command) -> Result<()> {
                 _ => Ok(()),
             }
         }
-        Command::Simulate(arguments) => simulate(&arguments),
-        Command::Bench { image, repeats } => {
-            let bytes = read_image(&image)?;
-            print!("{}", bench::bench(parse(&bytes, &image)?, repeats.max(1))?);
-            Ok(())
-        }
+        Command::Simulate(arguments) => simulate::simulate(&arguments),
+        Command::Bench(arguments) => measure(&arguments),
         Command::Vectors { image, images, count, output } => vectors(&image, &images, count, &output),
         Command::Demo { family, output } => demo::demo(family, &output),
     }
@@ -202,23 +194,27 @@ fn compile(path: &Path, output: &Path, options: pipeline::Options, print: bool) 
     Ok(())
 }
 
-fn simulate(arguments: &Simulate) -> Result<()> {
+fn measure(arguments: &Bench) -> Result<()> {
     let bytes = read_image(&arguments.image)?;
     let image = parse(&bytes, &arguments.image)?;
-    let trace = match &arguments.trace {
-        Some(path) => {
-            let text = fs::read_to_string(path).with_context(|| format!("{}", path.display()))?;
-            Trace::parse(&text).with_context(|| format!("{}", path.display()))?
-        }
-        None => Trace::fall_and_recover(&image, arguments.frames),
+    let costs = if let Some(path) = &arguments.from {
+        let text = fs::read_to_string(path).with_context(|| format!("{}", path.display()))?;
+        CostTable::parse(&text, image.segments()).with_context(|| format!("{}", path.display()))?
+    } else {
+        let (text, costs) = bench::bench(image, arguments.repeats.max(1), arguments.target.as_deref())?;
+        print!("{text}");
+        costs
     };
-    let replay = replay(&image, &arguments.images, &trace, arguments.frames, arguments.steal)?;
-    print!("{}", told(&replay, image.meta().ticks_per_second));
     if let Some(path) = &arguments.csv {
-        write(path, replay.csv().as_bytes())?;
+        write(path, costs.text().as_bytes())?;
     }
-    if let Some(path) = &arguments.html {
-        write(path, html(&Facts::of(&image), Some(&replay)).as_bytes())?;
+    if let Some(path) = &arguments.output {
+        let margins = Margins { bound_percent: arguments.bound, milliwatts: arguments.milliwatts };
+        let written = costs.put_into(&image, margins);
+        // What is written is an image, or nothing is written.
+        let with = parse(&written, path)?;
+        println!("costs of {} targets: the last written are those of `{}`", with.targets(), costs.target);
+        write(path, &written)?;
     }
     Ok(())
 }
@@ -238,31 +234,6 @@ fn vectors(path: &Path, folder: &Path, count: usize, output: &Path) -> Result<()
 fn pictures(image: &Image<'_>, folder: &Path) -> Result<images::ImageSet> {
     let shape = image.cut(image.meta().input).shape.map(usize::from);
     Ok(images::ImageSet::read(folder, shape, image.meta().classes.into())?)
-}
-
-/// Runs an image on a folder of pictures.
-fn replay(image: &Image<'_>, folder: &Path, trace: &Trace, frames: u32, steal: Option<u64>) -> Result<Replay> {
-    let pictures = pictures(image, folder)?;
-    let pictures = simulator::ImageSet { pixels: &pictures.pixels, labels: &pictures.labels };
-    Ok(simulator::replay(image.bytes(), pictures, trace, frames, steal)?)
-}
-
-/// A replay in lines.
-fn told(replay: &Replay, ticks_per_second: u32) -> String {
-    let summary = replay.summary();
-    let mean = summary.mean_ticks / f64::from(ticks_per_second.max(1)) * 1000.0;
-    format!(
-        "{} frames: {:.2} % right, {} deadlines missed, {} refused\n{} of {} configs used, {} changes of path inside a \
-         frame, {} predicted per frame\n",
-        summary.frames,
-        100.0 * summary.accuracy(),
-        summary.missed,
-        summary.refused,
-        summary.configs,
-        replay.configs.len(),
-        summary.switches,
-        stitch::report::milliseconds(mean)
-    )
 }
 
 fn read_image(path: &Path) -> Result<Vec<u8>> {

@@ -65,8 +65,8 @@ impl Facts {
     /// Collects the facts.
     #[must_use]
     pub fn of(image: &Image<'_>) -> Self {
-        let meta = image.meta();
-        let ticks_per_millisecond = f64::from(meta.ticks_per_second.max(1)) / 1000.0;
+        let (meta, target) = (image.meta(), image.target(plan::TargetId(0)));
+        let ticks_per_millisecond = f64::from(target.ticks_per_second.max(1)) / 1000.0;
         let configs: Vec<_> = (0..image.configs()).map(|number| image.config(ConfigId(number))).collect();
         let facts = |config: &plan::Config| (u64::from(config.ticks), config.arena_bytes, config.score);
         let beaten = |config: &plan::Config| configs.iter().any(|other| beats(facts(other), facts(config)));
@@ -95,7 +95,7 @@ impl Facts {
         };
         Self {
             name: text(meta.name, "unnamed"),
-            target: text(meta.target, "unnamed target"),
+            target: text(target.name, "unnamed target"),
             score_images: meta.score_images,
             ticks_per_millisecond,
             rows,

@@ -1,5 +1,5 @@
 use plan::Image;
-use simulator::{ImageSet, Trace, replay};
+use simulator::{ImageSet, Setup, Trace, replay};
 
 use super::{Facts, grouped, html, kib, table};
 
@@ -32,7 +32,7 @@ fn page_is_one_file_without_script_and_escapes_names() {
     let image = Image::parse(&bytes).unwrap();
     let trace = Trace::fall_and_recover(&image, 120);
     let pictures = ImageSet { pixels: &[7; 96], labels: &[0, 1] };
-    let result = replay(&bytes, pictures, &trace, 120, Some(1)).unwrap();
+    let result = replay(&bytes, pictures, &Setup::of(trace, 120, Some(1))).unwrap();
     let page = html(&Facts::of(&image), Some(&result));
     assert!(page.contains("tiny.1&gt;wide.1") && !page.contains("tiny.1>wide.1"));
     assert_eq!(page.matches("<svg").count(), 2);

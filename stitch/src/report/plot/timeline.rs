@@ -31,7 +31,12 @@ fn draw(area: &Area<'_>, facts: &Facts, replay: &Replay) -> Drawing {
 fn time(area: &Area<'_>, x: Scale, facts: &Facts, replay: &Replay) -> Drawing {
     let ms = |ticks: u64| ticks as f64 / facts.ticks_per_millisecond;
     let used = |row: &simulator::Row| row.outcome.map(|outcome| ms(outcome.elapsed));
-    let most = replay.rows.iter().flat_map(|row| [row.budget.ticks.map(ms), used(row)]).flatten().fold(0.0, f64::max);
+    let most = replay
+        .rows
+        .iter()
+        .flat_map(|row| [row.budget.time.map(|limit| ms(limit.amount)), used(row)])
+        .flatten()
+        .fold(0.0, f64::max);
     let panel = Panel { x, y: Scale { low: 0.0, high: most.max(f64::MIN_POSITIVE) * 1.06, from: MIDDLE, to: 50 } };
     let budget: Vec<(f64, f64)> =
         limits(replay).into_iter().map(|(frame, ticks)| (frame, ticks.map_or(panel.y.high, ms))).collect();
@@ -45,13 +50,13 @@ fn time(area: &Area<'_>, x: Scale, facts: &Facts, replay: &Replay) -> Drawing {
     for row in &replay.rows {
         let at = panel.x.at(f64::from(row.frame) + 0.5);
         match row.outcome {
-            Some(outcome) if outcome.met => Mark::Disc(BLUE).draw(area, (at, panel.y.at(ms(outcome.elapsed))), 2)?,
+            Some(outcome) if outcome.met() => Mark::Disc(BLUE).draw(area, (at, panel.y.at(ms(outcome.elapsed))), 2)?,
             Some(outcome) => Mark::Cross(VERMILLION).draw(area, (at, panel.y.at(ms(outcome.elapsed))), 4)?,
             None => Mark::Ring(VERMILLION).draw(area, (at, MIDDLE), 3)?,
         }
     }
     let summary = replay.summary();
-    let missed = format!("deadline missed ({})", summary.missed);
+    let missed = format!("budget missed ({})", summary.missed);
     let refused = format!("refused ({})", summary.refused);
     let mut entries = vec![
         (Mark::Line(ORANGE), "budget"),
@@ -68,8 +73,8 @@ fn time(area: &Area<'_>, x: Scale, facts: &Facts, replay: &Replay) -> Drawing {
 fn limits(replay: &Replay) -> Vec<(f64, Option<u64>)> {
     let mut limits: Vec<(f64, Option<u64>)> = vec![];
     for row in &replay.rows {
-        if limits.last().is_none_or(|&(_, ticks)| ticks != row.budget.ticks) {
-            limits.push((f64::from(row.frame), row.budget.ticks));
+        if limits.last().is_none_or(|&(_, ticks)| ticks != row.budget.time.map(|limit| limit.amount)) {
+            limits.push((f64::from(row.frame), row.budget.time.map(|limit| limit.amount)));
         }
     }
     if let Some(&(_, ticks)) = limits.last() {
