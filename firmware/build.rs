@@ -1,10 +1,16 @@
 //! Memory map of the board, and the files that the firmware carries.
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::{env, fs};
 
+use plan::{ConfigId, Image};
+
 /// Feature of a board and its memory.
-const BOARDS: [(&str, &str); 1] =
-    [("MPS2_AN386", "FLASH : ORIGIN = 0x00000000, LENGTH = 4M\n  RAM : ORIGIN = 0x20000000, LENGTH = 4M")];
+const BOARDS: [(&str, &str); 3] = [
+    ("MPS2_AN386", "FLASH : ORIGIN = 0x00000000, LENGTH = 4M\n  RAM : ORIGIN = 0x20000000, LENGTH = 4M"),
+    ("NRF52840", "FLASH : ORIGIN = 0x00000000, LENGTH = 1M\n  RAM : ORIGIN = 0x20000000, LENGTH = 256K"),
+    // The AXI memory: what is there in one piece.
+    ("STM32H743", "FLASH : ORIGIN = 0x08000000, LENGTH = 2M\n  RAM : ORIGIN = 0x24000000, LENGTH = 512K"),
+];
 
 fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
@@ -13,8 +19,16 @@ fn main() {
         .find(|(feature, _)| env::var_os(format!("CARGO_FEATURE_{feature}")).is_some())
         .expect("firmware: select the feature of a board, such as `mps2-an386`");
     fs::write(out.join("memory.x"), format!("MEMORY\n{{\n  {memory}\n}}\n")).expect("OUT_DIR can be written");
-    embed("STITCHNET_IMAGE", "an image (stitchnet compile)", &out.join("image.bin"));
-    embed("STITCHNET_VECTORS", "its test vectors (stitchnet vectors)", &out.join("vectors.bin"));
+    let Some(image) = carried("STITCHNET_IMAGE") else {
+        panic!(
+            "firmware: set STITCHNET_IMAGE to the path of an image (stitchnet compile), or build with `cargo xtask`"
+        );
+    };
+    fs::write(out.join("image.bin"), &image).expect("OUT_DIR can be written");
+    fs::write(out.join("sizes.rs"), sizes(&image)).expect("OUT_DIR can be written");
+    // Only `conformance` has vectors; without any it says so and fails.
+    fs::write(out.join("vectors.bin"), carried("STITCHNET_VECTORS").unwrap_or_default())
+        .expect("OUT_DIR can be written");
     println!("cargo:rustc-link-search={}", out.display());
     // Here and not in rustflags: RUSTFLAGS of the environment would replace those.
     println!("cargo:rustc-link-arg-bins=-Tlink.x");
@@ -22,14 +36,29 @@ fn main() {
     println!("cargo:rerun-if-changed=build.rs");
 }
 
-/// Copies the file that `variable` names.
-fn embed(variable: &str, what: &str, to: &std::path::Path) {
+/// The file that `variable` names, if it is set.
+fn carried(variable: &str) -> Option<Vec<u8>> {
     println!("cargo:rerun-if-env-changed={variable}");
-    let Some(from) = env::var_os(variable).map(PathBuf::from) else {
-        panic!("firmware: set {variable} to the path of {what}, or build with `cargo xtask qemu`");
-    };
+    let from = env::var_os(variable).map(PathBuf::from)?;
     println!("cargo:rerun-if-changed={}", from.display());
-    if let Err(error) = fs::copy(&from, to) {
-        panic!("firmware: {variable} is {}, which cannot be read: {error}", from.display());
-    }
+    Some(
+        fs::read(Path::new(&from)).unwrap_or_else(|error| {
+            panic!("firmware: {variable} is {}, which cannot be read: {error}", from.display())
+        }),
+    )
+}
+
+/// Memory that the image asks for, as constants.
+fn sizes(bytes: &[u8]) -> String {
+    let image = Image::parse(bytes).unwrap_or_else(|error| panic!("firmware: STITCHNET_IMAGE: {error}"));
+    let configs = || (0..image.configs()).map(|number| image.config(ConfigId(number)));
+    let entries: usize = configs().map(|config| usize::from(config.segments)).sum();
+    format!(
+        "/// Arena of the image, bytes.\npub const ARENA: usize = {};\n/// Segments of the image.\npub const SEGMENTS: usize \
+         = {};\n/// Configs of the image.\npub const CONFIGS: usize = {};\n/// Segments of all its configs.\npub const AHEAD: \
+         usize = {entries};\n",
+        image.meta().arena_bytes.max(16),
+        image.segments(),
+        image.configs(),
+    )
 }

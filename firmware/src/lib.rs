@@ -1,35 +1,33 @@
-//! Start-up, clock and reports of a test firmware.
+//! Start-up and reports of the firmware; what differs between boards is in [`board`].
 //!
-//! The log goes through defmt to the host's standard output; a panic and a fault, where defmt may be the culprit,
-//! write plain text to standard error. Both end with exit code 1.
+//! The log goes through defmt; a panic and a fault, where defmt may be the culprit, are said by the board. Under an
+//! emulator both end with exit code 1.
 #![no_std]
 
 pub mod board;
+pub mod carried;
+pub mod program;
 
 use core::panic::PanicInfo;
 
 use cortex_m_rt::{ExceptionFrame, exception};
-use cortex_m_semihosting::{debug, heprintln};
-use defmt_semihosting as _;
 
-/// Ends the emulator with code 0 or 1.
+/// Ends the program: well, or not.
 pub fn exit(passed: bool) -> ! {
-    debug::exit(if passed { debug::EXIT_SUCCESS } else { debug::EXIT_FAILURE });
-    loop {
-        cortex_m::asm::wfi();
-    }
+    board::end(passed)
 }
 
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
-    heprintln!("{}", info);
+    board::say(info);
     exit(false)
 }
 
 // SAFETY: reached only by the core through the vector table; reads its own frame and ends the program.
 #[exception]
 unsafe fn HardFault(frame: &ExceptionFrame) -> ! {
-    let (cause, address) = board::fault_status();
-    heprintln!("hard fault at pc {:#010x}: CFSR {:#010x}, BFAR {:#010x}", frame.pc(), cause, address);
+    let (cause, address) = program::fault_status();
+    let pc = frame.pc();
+    board::say(&format_args!("hard fault at pc {pc:#010x}: CFSR {cause:#010x}, BFAR {address:#010x}"));
     exit(false)
 }

@@ -1,9 +1,12 @@
 //! Tasks of the repository: `cargo xtask` lists them.
 #![forbid(unsafe_code)]
 
+mod emulator;
 mod layers;
 mod qemu;
 mod readme;
+mod sizes;
+mod station;
 
 use std::env;
 use std::path::Path;
@@ -19,7 +22,12 @@ cargo xtask TASK
   readme IMAGE           the tables of README.md, from the bundled family's image, a path in the repository
   qemu [--image FILE] [--images DIR] [--count N] [--vectors FILE]
                          outputs, switches and memory of the firmware on an emulated Cortex-M4,
-                         compared with the host; without --image on the bundled family";
+                         compared with the host; without --image on the bundled family
+  latency [--image FILE] what segments, configs, changes of config and decisions take there, as a log for
+                         `stitchnet bench --from`
+  sizes --image FILE     flash, memory and stack of every firmware on every board, against the declared limits
+  station --image FILE   the sensing firmware there, while its temperature and its supply change; the image has
+                         the costs of `latency`";
 
 fn main() -> ExitCode {
     match task() {
@@ -45,6 +53,21 @@ fn task() -> Result<()> {
             let options = qemu::Options::parse(options)?;
             env::set_current_dir(root)?;
             qemu::check(&options)
+        }
+        ["latency", options @ ..] => {
+            let options = qemu::Options::parse(options)?;
+            env::set_current_dir(root)?;
+            qemu::latency(&options)
+        }
+        ["sizes", "--image", image] => {
+            let image = std::path::absolute(image)?;
+            env::set_current_dir(root)?;
+            sizes::check(&image)
+        }
+        ["station", "--image", image] => {
+            let image = std::path::absolute(image)?;
+            env::set_current_dir(root)?;
+            station::check(&image)
         }
         ["readme", image] => {
             env::set_current_dir(root)?;

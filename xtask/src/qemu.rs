@@ -1,24 +1,15 @@
-//! `qemu`: the conformance firmware on an emulated Cortex-M4, against what the host computed.
+//! `qemu` and `latency`: firmware on an emulated Cortex-M4, against what the host computed.
 
-use std::io::Read;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
-use std::{fs, thread};
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
 
-use anyhow::{Context, Result, bail, ensure};
-use defmt_decoder::{DecodeError, StreamDecoder, Table};
+use anyhow::{Context, Result, bail};
 
-use crate::call;
+use crate::{call, emulator};
 
-/// Target of the firmware.
-const TARGET: &str = "thumbv7em-none-eabihf";
-/// Board that QEMU models.
-const MACHINE: &str = "mps2-an386";
-/// The firmware's clock counts on 2^6 ns an instruction.
-const ICOUNT: &str = "shift=6,sleep=off";
-/// A run of the bundled family takes some minutes; one that takes longer hangs.
-const TIME_LIMIT: Duration = Duration::from_secs(20 * 60);
+/// Where `latency` writes the log.
+pub const LATENCY_LOG: &str = "out/latency.log";
 /// The bundled family, and what is made of it.
 const FAMILY: &str = "models/cifar-cnn/family.toml";
 const FAMILY_IMAGE: &str = "out/qemu.snet";
@@ -74,8 +65,29 @@ pub fn check(options: &Options) -> Result<()> {
             vectors
         }
     };
-    let elf = build(&std::path::absolute(image)?, &std::path::absolute(vectors)?)?;
-    run(&elf)
+    let elf = emulator::build("conformance", &image, Some(&vectors))?;
+    emulator::run(&elf, &[], |line| {
+        println!("{line}");
+        Ok(())
+    })?;
+    Ok(())
+}
+
+/// What the board takes, segment by segment; the log goes to `out/latency.log`, for `stitchnet bench --from`.
+pub fn latency(options: &Options) -> Result<()> {
+    let image = match &options.image {
+        Some(image) => image.clone(),
+        None => bundled_image()?,
+    };
+    let elf = emulator::build("latency", &image, None)?;
+    let lines = emulator::run(&elf, &[], |line| {
+        println!("{line}");
+        Ok(())
+    })?;
+    fs::create_dir_all("out")?;
+    fs::write(LATENCY_LOG, lines.join("\n") + "\n")?;
+    println!("wrote {LATENCY_LOG}; next: stitchnet bench {} --from {LATENCY_LOG} -o {0}", image.display());
+    Ok(())
 }
 
 /// The command of the product.
@@ -94,80 +106,4 @@ fn bundled_image() -> Result<PathBuf> {
         call(command)?;
     }
     Ok(image)
-}
-
-/// The firmware with image and vectors inside.
-fn build(image: &Path, vectors: &Path) -> Result<PathBuf> {
-    let mut command = Command::new("cargo");
-    command.args(["build", "--quiet", "--release", "--locked", "--bin", "conformance", "--target", TARGET]);
-    command.current_dir("firmware").env("STITCHNET_IMAGE", image).env("STITCHNET_VECTORS", vectors);
-    call(command)?;
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "firmware/target".into(), PathBuf::from);
-    Ok(target.join(TARGET).join("release/conformance"))
-}
-
-/// Runs the firmware, prints its log as it comes, and fails where it fails.
-fn run(elf: &Path) -> Result<()> {
-    let bytes = fs::read(elf).with_context(|| format!("{}", elf.display()))?;
-    let table = Table::parse(&bytes)?.context("the firmware has no defmt table")?;
-    let mut qemu = Command::new("qemu-system-arm")
-        .args(["-M", MACHINE, "-icount", ICOUNT, "-nographic", "-monitor", "none", "-serial", "none"])
-        .args(["-semihosting-config", "enable=on,target=native", "-kernel"])
-        .arg(elf)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("qemu-system-arm cannot be started; scripts/setup-arm.sh installs it")?;
-    let stream = qemu.stdout.take().context("QEMU's output is piped")?;
-    let reader = thread::scope(|scope| {
-        let log = scope.spawn(|| print_log(&table, stream));
-        let started = Instant::now();
-        let status = loop {
-            if let Some(status) = qemu.try_wait()? {
-                break Some(status);
-            }
-            if started.elapsed() > TIME_LIMIT {
-                qemu.kill()?;
-                break None;
-            }
-            thread::sleep(Duration::from_millis(20));
-        };
-        let lines = log.join().map_err(|_| anyhow::anyhow!("the log's reader broke"))??;
-        anyhow::Ok((status, lines))
-    });
-    let (status, lines) = reader?;
-    let status = status.with_context(|| format!("the firmware did not end within {TIME_LIMIT:?}"))?;
-    ensure!(status.success(), "the firmware failed: {status}");
-    ensure!(lines.last().is_some_and(|line| line == "passed"), "the firmware ended without a verdict");
-    Ok(())
-}
-
-/// Formats the log that comes in as bytes; returns its lines.
-fn print_log(table: &Table, mut stream: impl Read) -> Result<Vec<String>> {
-    let mut decoder = table.new_stream_decoder();
-    let mut lines = vec![];
-    let mut buffer = [0; 1024];
-    loop {
-        let count = stream.read(&mut buffer)?;
-        if count == 0 {
-            return Ok(lines);
-        }
-        decoder.received(buffer.get(..count).unwrap_or_default());
-        print_frames(decoder.as_mut(), &mut lines)?;
-    }
-}
-
-fn print_frames(decoder: &mut dyn StreamDecoder, lines: &mut Vec<String>) -> Result<()> {
-    loop {
-        match decoder.decode() {
-            Ok(frame) => {
-                let line = frame.display_message().to_string();
-                let level = frame.level().map_or("", |level| level.as_str());
-                println!("{level:5} {line}");
-                lines.push(line);
-            }
-            Err(DecodeError::UnexpectedEof) => return Ok(()),
-            Err(DecodeError::Malformed) => bail!("the log is damaged"),
-        }
-    }
 }

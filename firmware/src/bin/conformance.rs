@@ -4,22 +4,18 @@
 #![no_main]
 
 use cortex_m_rt::entry;
-use firmware::board::{Clock, sizes, stack_high_water};
+use firmware::board::Clock;
+use firmware::carried::{ARENA, Aligned, IMAGE};
 use firmware::exit;
+use firmware::program::{sizes, stack_holds};
 use kernels::Isa;
 use kernels::arch::{Dsp, Scalar};
 use plan::{ConfigId, Image};
 use runtime::{Engine, RunError, policy};
 
-/// Bytes for activations; a quarter of the board's memory.
-const ARENA: usize = 1 << 20;
 /// Most instructions that a change of config may take.
 const SWITCH_BAR: u64 = 500;
 
-#[repr(C, align(16))]
-struct Aligned<T: ?Sized>(T);
-
-static IMAGE: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/image.bin")));
 static VECTORS: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/vectors.bin")));
 
 /// Stored inputs and the outputs of the host: `SVEC`, count, input bytes, configs, output bytes; then of each
@@ -82,7 +78,7 @@ impl Bench {
     fn run<I: Isa>(&mut self, isa: I, arena: &mut [i8], vector: usize, config: ConfigId) -> Result<u64, RunError> {
         let mut engine = Engine::new(isa, self.image, arena)?;
         fill(&mut engine, self.vectors.input(vector));
-        let (instructions, output) = self.clock.instructions(|| engine.run_config(config));
+        let (instructions, output) = self.clock.ticks(|| engine.run_config(config));
         let output = output?;
         let expected = self.vectors.output(vector, config);
         let equal = |(&found, &expected): (&i8, &u8)| found as u8 == expected;
@@ -147,7 +143,7 @@ impl Bench {
                 let mut engine = self.advance(arena, config, done)?;
                 for with in sharing {
                     for to in [with, config] {
-                        let (instructions, result) = self.clock.instructions(|| engine.switch(to));
+                        let (instructions, result) = self.clock.ticks(|| engine.switch(to));
                         result?;
                         most = most.max(instructions);
                         changes += 1;
@@ -160,7 +156,7 @@ impl Bench {
         let mut engine = Engine::new(Dsp, self.image, arena)?;
         let mut most = 0;
         for config in self.configs() {
-            let (instructions, result) = self.clock.instructions(|| engine.begin(config));
+            let (instructions, result) = self.clock.ticks(|| engine.begin(config));
             result?;
             most = most.max(instructions);
         }
@@ -197,8 +193,8 @@ fn main() -> ! {
     static mut FIRST: Aligned<[i8; ARENA]> = Aligned([0; ARENA]);
     static mut SECOND: Aligned<[i8; ARENA]> = Aligned([0; ARENA]);
     let Some(peripherals) = cortex_m::Peripherals::take() else { exit(false) };
-    let clock = Clock::start(peripherals.SYST);
-    let (parsing, image) = clock.instructions(|| Image::parse(&IMAGE.0));
+    let clock = Clock::start(peripherals);
+    let (parsing, image) = clock.ticks(|| Image::parse(&IMAGE.0));
     let image = match image {
         Ok(image) => image,
         Err(error) => {
@@ -215,8 +211,7 @@ fn main() -> ! {
     let (bytes, configs) = (IMAGE.0.len(), image.configs());
     defmt::info!("{=str}: {} bytes, {} configs, parsed in {} instructions", name, bytes, configs, parsing);
     let mut bench = Bench { clock, image, vectors, failures: 0 };
-    let needed = (image.meta().arena_bytes as usize).clamp(16, ARENA);
-    let (arena, other) = (&mut FIRST.0[..needed], &mut SECOND.0[..needed]);
+    let (arena, other) = (&mut FIRST.0[..], &mut SECOND.0[..]);
     if let Err(error) = check(&mut bench, arena, other) {
         defmt::error!("the runtime refused: {}", error);
         bench.fail();
@@ -230,12 +225,11 @@ fn main() -> ! {
         bytes,
         carried - bytes as u32
     );
-    defmt::info!(
-        "RAM: arena {} bytes, other statics {}, stack at most {}",
-        needed,
-        program.ram - 2 * ARENA as u32,
-        stack_high_water()
-    );
+    defmt::info!("RAM: arena {} bytes, other statics {}", ARENA, program.ram - 2 * ARENA as u32);
+    if !stack_holds() {
+        defmt::error!("more stack than is declared");
+        bench.fail();
+    }
     defmt::info!("{=str}", if bench.failures == 0 { "passed" } else { "FAILED" });
     exit(bench.failures == 0)
 }

@@ -3,10 +3,43 @@
 //! QEMU does not model CYCCNT; it reads 0. Under `-icount shift=6` SysTick is exact: an instruction takes
 //! 64 ns, a tick 40 ns, so 8 ticks are 5 instructions.
 
+use core::fmt::Display;
 use core::sync::atomic::{AtomicU32, Ordering};
 
+use cortex_m::Peripherals;
 use cortex_m::peripheral::{SCB, SYST, syst::SystClkSource};
 use cortex_m_rt::exception;
+use cortex_m_semihosting::{debug, heprintln};
+use defmt_semihosting as _;
+
+use super::sbcon::SbCon;
+
+/// Name of the board's costs in an image.
+pub const TARGET: &str = "mps2-an386 in QEMU, instructions";
+/// Instructions in a second of virtual time.
+pub const TICKS_PER_SECOND: u32 = (1_000_000_000 / NS_PER_INSTRUCTION) as u32;
+/// The I2C bus of the second shield, the one that `bus=i2c` names in QEMU.
+const SHIELD_I2C: usize = 0x4002_a000;
+
+/// Says something where the log may be the culprit.
+pub fn say(what: &dyn Display) {
+    heprintln!("{}", what);
+}
+
+/// Ends the emulator with code 0 or 1.
+pub fn end(passed: bool) -> ! {
+    debug::exit(if passed { debug::EXIT_SUCCESS } else { debug::EXIT_FAILURE });
+    loop {
+        cortex_m::asm::wfi();
+    }
+}
+
+/// The bus where sensors are.
+#[must_use]
+pub fn bus() -> SbCon {
+    // SAFETY: the memory map of the AN386 has an SBCon there (Arm DAI 0386, table 3-5), and nobody else drives it.
+    unsafe { SbCon::new(SHIELD_I2C) }
+}
 
 /// `-icount shift` that [`Clock`] counts on, as nanoseconds of an instruction.
 const NS_PER_INSTRUCTION: u64 = 1 << 6;
@@ -33,7 +66,8 @@ pub struct Clock {
 impl Clock {
     /// Starts to count.
     #[must_use]
-    pub fn start(mut timer: SYST) -> Self {
+    pub fn start(peripherals: Peripherals) -> Self {
+        let mut timer = peripherals.SYST;
         timer.set_clock_source(SystClkSource::Core);
         timer.set_reload(PERIOD - 1);
         timer.clear_current();
@@ -42,7 +76,7 @@ impl Clock {
         // The first tick loads the counter.
         while SYST::get_current() == 0 {}
         let mut clock = Self { empty: 0 };
-        clock.empty = (0..4).map(|_| clock.ticks(|| ()).0).min().unwrap_or_default();
+        clock.empty = (0..4).map(|_| clock.timed(|| ()).0).min().unwrap_or_default();
         clock
     }
 
@@ -58,70 +92,21 @@ impl Clock {
     }
 
     #[inline(never)]
-    fn ticks<R>(&self, work: impl FnOnce() -> R) -> (u64, R) {
+    fn timed<R>(&self, work: impl FnOnce() -> R) -> (u64, R) {
         let start = Self::now();
         let result = work();
         (Self::now() - start, result)
     }
 
-    /// Instructions that `work` takes, and its result.
-    pub fn instructions<R>(&self, work: impl FnOnce() -> R) -> (u64, R) {
-        let (ticks, result) = self.ticks(work);
+    /// Instructions since the clock was started.
+    #[must_use]
+    pub fn elapsed(&self) -> u64 {
+        Self::now() * NS_PER_TICK / NS_PER_INSTRUCTION
+    }
+
+    /// Instructions that `work` takes, and its result: a tick of this board is an instruction.
+    pub fn ticks<R>(&self, work: impl FnOnce() -> R) -> (u64, R) {
+        let (ticks, result) = self.timed(work);
         ((ticks.saturating_sub(self.empty) * NS_PER_TICK).div_ceil(NS_PER_INSTRUCTION), result)
     }
-}
-
-/// Bytes of the program, from the symbols of the linker script.
-#[derive(Clone, Copy, Debug)]
-pub struct Sizes {
-    /// Vector table, code, constants and initial values.
-    pub flash: u32,
-    /// Of it code.
-    pub code: u32,
-    /// Static memory.
-    pub ram: u32,
-}
-
-unsafe extern "C" {
-    static __vector_table: u32;
-    static __stext: u32;
-    static __etext: u32;
-    static __sidata: u32;
-    static __sdata: u32;
-    static __edata: u32;
-    static __ebss: u32;
-    static _stack_end: u32;
-    static _stack_start: u32;
-}
-
-/// Sizes of this program.
-#[must_use]
-pub fn sizes() -> Sizes {
-    let between = |from: *const u32, to: *const u32| (to.addr() - from.addr()) as u32;
-    let initial = between(&raw const __sdata, &raw const __edata);
-    Sizes {
-        flash: between(&raw const __vector_table, &raw const __sidata) + initial,
-        code: between(&raw const __stext, &raw const __etext),
-        ram: between(&raw const __sdata, &raw const __ebss),
-    }
-}
-
-/// Most bytes of stack that were in use since reset: start-up paints the stack, what still has the colour was
-/// never written.
-#[must_use]
-pub fn stack_high_water() -> u32 {
-    let (low, high) = (&raw const _stack_end, &raw const _stack_start);
-    let words = (high.addr() - low.addr()) / size_of::<u32>();
-    let untouched = (0..words)
-        // SAFETY: aligned words of the stack's own memory, between the two ends that the linker script gives.
-        .take_while(|&word| unsafe { low.add(word).read_volatile() } == cortex_m_rt::STACK_PAINT_VALUE)
-        .count();
-    ((words - untouched) * size_of::<u32>()) as u32
-}
-
-/// Why the core faulted: configurable fault status and bus fault address.
-#[must_use]
-pub fn fault_status() -> (u32, u32) {
-    // SAFETY: two registers of the system control block that may be read at any time.
-    unsafe { ((*SCB::PTR).cfsr.read(), (*SCB::PTR).bfar.read()) }
 }

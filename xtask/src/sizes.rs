@@ -1,0 +1,134 @@
+//! `sizes`: what each firmware may take of its board, declared here and enforced.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use object::{Object, ObjectSection, SectionFlags, elf};
+
+use crate::call;
+
+/// One binary on one board. Bytes; image, arena and policy memory are the image's affair and count apart.
+struct Limit {
+    binary: &'static str,
+    board: &'static str,
+    /// Code, constants and initial values, besides the image and its vectors.
+    flash: u64,
+    /// Static memory besides arenas and the policy's.
+    ram: u64,
+    /// Stack that must be left over; the firmware checks that it used no more (`program::STACK`).
+    stack: u64,
+    /// Flash and memory of the board.
+    board_flash: u64,
+    board_ram: u64,
+}
+
+const KIB: u64 = 1024;
+
+const fn limit(binary: &'static str, board: &'static str, flash: u64, ram: u64) -> Limit {
+    let (board_flash, board_ram) = match board.as_bytes() {
+        b"mps2-an386" => (4096, 4096),
+        b"stm32h743" => (2048, 512),
+        _ => (1024, 256),
+    };
+    Limit {
+        binary,
+        board,
+        flash: flash * KIB,
+        ram: ram * KIB,
+        stack: 16 * KIB,
+        board_flash: board_flash * KIB,
+        board_ram: board_ram * KIB,
+    }
+}
+
+const LIMITS: [Limit; 7] = [
+    limit("conformance", "mps2-an386", 40, 2),
+    limit("latency", "mps2-an386", 96, 16),
+    limit("sense", "mps2-an386", 96, 2),
+    limit("latency", "stm32h743", 96, 20),
+    limit("sense", "stm32h743", 96, 4),
+    limit("latency", "nrf52840", 96, 20),
+    limit("sense", "nrf52840", 96, 4),
+];
+
+/// Builds every binary for every board with an image, and compares.
+pub fn check(image: &Path) -> Result<()> {
+    let carried = fs::metadata(image).with_context(|| format!("{}", image.display()))?.len();
+    println!(
+        "{:<12} {:<11} {:>9} {:>9} {:>9} {:>9} {:>11}",
+        "binary", "board", "flash", "limit", "RAM", "limit", "left: stack"
+    );
+    let mut over = vec![];
+    for limit in &LIMITS {
+        let elf = build(limit, image)?;
+        let (flash, ram, lent) = measure(&elf)?;
+        let (own_flash, own_ram) = (flash.saturating_sub(carried), ram.saturating_sub(lent));
+        let left = limit.board_ram.saturating_sub(ram);
+        println!(
+            "{:<12} {:<11} {own_flash:>9} {:>9} {own_ram:>9} {:>9} {left:>11}",
+            limit.binary, limit.board, limit.flash, limit.ram
+        );
+        let name = format!("{} on {}", limit.binary, limit.board);
+        for (what, found, most) in [
+            ("flash besides the image", own_flash, limit.flash),
+            ("flash with the image", flash, limit.board_flash),
+            ("static memory besides arena and policy", own_ram, limit.ram),
+        ] {
+            if found > most {
+                over.push(format!("{name}: {what}: {found} bytes, at most {most}"));
+            }
+        }
+        if left < limit.stack {
+            over.push(format!("{name}: {left} bytes are left for the stack, {} are declared", limit.stack));
+        }
+    }
+    ensure!(over.is_empty(), "over the limit:\n  {}", over.join("\n  "));
+    Ok(())
+}
+
+fn build(limit: &Limit, image: &Path) -> Result<std::path::PathBuf> {
+    let mut command = Command::new("cargo");
+    command.args(["build", "--quiet", "--release", "--locked", "--no-default-features"]);
+    command.args(["--features", limit.board, "--bin", limit.binary, "--target", crate::emulator::TARGET]);
+    command.current_dir("firmware").env("STITCHNET_IMAGE", image).env_remove("STITCHNET_VECTORS");
+    call(command)?;
+    Ok(crate::emulator::binary(limit.binary))
+}
+
+/// Bytes of flash and of static memory, and of the latter arenas, policy memory and tables of the image's size.
+fn measure(elf: &Path) -> Result<(u64, u64, u64)> {
+    let bytes = fs::read(elf).with_context(|| format!("{}", elf.display()))?;
+    let file = object::File::parse(&*bytes).with_context(|| format!("{}", elf.display()))?;
+    let (mut flash, mut ram) = (0, 0);
+    for section in file.sections() {
+        let SectionFlags::Elf { sh_flags } = section.flags() else { continue };
+        if sh_flags & u64::from(elf::SHF_ALLOC) == 0 {
+            continue;
+        }
+        let stored = section.file_range().is_some_and(|(_, len)| len > 0);
+        if stored {
+            flash += section.size();
+        }
+        if sh_flags & u64::from(elf::SHF_WRITE) != 0 {
+            ram += section.size();
+        }
+    }
+    Ok((flash, ram, lent(&file)))
+}
+
+/// Statics whose size is the image's: by their names in the symbol table.
+fn lent(file: &object::File<'_>) -> u64 {
+    use object::ObjectSymbol;
+    const NAMES: [&str; 6] = ["ARENA_BYTES", "FIRST", "SECOND", "TABLES", "carried", "VECTORS"];
+    let writable = |symbol: &object::Symbol<'_, '_>| {
+        symbol.section_index().and_then(|index| file.section_by_index(index).ok()).is_some_and(|section| {
+            matches!(section.flags(), SectionFlags::Elf { sh_flags } if sh_flags & u64::from(elf::SHF_WRITE) != 0)
+        })
+    };
+    let named = |symbol: &object::Symbol<'_, '_>| {
+        symbol.name().is_ok_and(|name| NAMES.iter().any(|known| name.contains(known)))
+    };
+    file.symbols().filter(|symbol| named(symbol) && writable(symbol)).map(|symbol| symbol.size()).sum()
+}
