@@ -37,7 +37,28 @@ step cargo test --release -p kernels --features reference
 IMAGE=out/checked.snet
 step cargo run --release --quiet --bin stitchnet -- compile models/cifar-cnn/family.toml -o $IMAGE
 step cargo run --release --quiet --bin stitchnet -- report $IMAGE --max-loss 1.0
+# Under a battery, heat and bursts: no budget missed, and nearly what an oracle would score.
+for scenario in battery thermal bursty; do
+  step cargo run --release --quiet --bin stitchnet -- simulate $IMAGE --images models/cifar-cnn/data/test \
+    --scenario $scenario --steal 1 --frames 2000 --compare --at-least 98
+done
 # Same bytes on a Cortex-M4, instructions of a switch, memory: what no host test sees.
 step scripts/setup-arm.sh
 step cargo xtask qemu --image $IMAGE
+# A decision among 64 configs in at most 2,000 instructions; flash, memory and stack of every firmware on every board.
+LADDER=out/ladder.snet
+step cargo run --release --quiet -p support --example ladder -- $LADDER 64
+step cargo xtask latency --image $LADDER
+step cargo xtask sizes --image $LADDER
+# The loop a user goes round: the board measures, the image takes its costs, the station senses and holds every budget.
+STATION=out/station.snet
+step cargo xtask latency --image $IMAGE
+step cargo run --release --quiet --bin stitchnet -- bench $IMAGE --from out/latency.log --milliwatts 100 -o $STATION
+step cargo xtask station --image $STATION
+if component clippy clippy; then
+  for board in mps2-an386 nrf52840 stm32h743; do
+    step env STITCHNET_IMAGE="$PWD/$LADDER" cargo clippy --manifest-path firmware/Cargo.toml --release --bins --lib \
+      --target thumbv7em-none-eabihf --no-default-features --features $board -- -D warnings
+  done
+fi
 printf '\nall checks passed (%ss)\n' "$SECONDS"
