@@ -121,7 +121,10 @@ pub fn simulate(arguments: &Simulate) -> Result<()> {
         let missed = replay.summary().missed;
         if let Some(least) = arguments.at_least {
             ensure!(missed == 0, "{missed} budgets were missed");
-            ensure!(of_oracle >= least, "the mean score is {of_oracle:.2} % of the oracle's, at least {least} is asked for");
+            ensure!(
+                of_oracle >= least,
+                "the mean score is {of_oracle:.2} % of the oracle's, at least {least} is asked for"
+            );
         }
         replay
     } else {
