@@ -15,7 +15,10 @@ pub struct Adm1272 {
 }
 
 impl Adm1272 {
-    /// Supply in millivolts, 0 to 100,812; a step is 24.6.
+    /// Most that twelve bits can say, millivolts. What is above is no reading.
+    pub const MOST: u32 = 4095 * 100_000 / M;
+
+    /// Supply in millivolts, 0 to [`Self::MOST`]; a step is 24.6. The monitor is in its range of 100 V, as after power-on.
     ///
     /// # Errors
     /// Those of the bus.

@@ -44,7 +44,7 @@ const fn limit(binary: &'static str, board: &'static str, flash: u64, ram: u64) 
 }
 
 const LIMITS: [Limit; 7] = [
-    limit("conformance", "mps2-an386", 40, 2),
+    limit("conformance", "mps2-an386", 96, 2),
     limit("latency", "mps2-an386", 96, 16),
     limit("sense", "mps2-an386", 96, 2),
     limit("latency", "stm32h743", 96, 20),

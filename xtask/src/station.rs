@@ -4,7 +4,6 @@ use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
@@ -17,41 +16,69 @@ const MONITOR: &str = "out/station.qmp";
 /// Nobody waits longer for the monitor.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A change from outside, behind a frame.
-struct Change {
-    after: u32,
+/// What is set from outside, and how the firmware must answer.
+struct Phase {
+    what: &'static str,
     device: &'static str,
     property: &'static str,
     value: i64,
+    /// Whether the costliest config must run, or the cheapest.
+    most: bool,
 }
 
-/// Cool and full; hot; cool again; nearly empty; full again.
-const CHANGES: [Change; 4] = [
-    Change { after: 3, device: "thermometer", property: "temperature", value: 85_000 },
-    Change { after: 8, device: "thermometer", property: "temperature", value: 25_000 },
-    Change { after: 11, device: "supply", property: "vin", value: 10_000 },
-    Change { after: 16, device: "supply", property: "vin", value: 12_500 },
-];
+const fn phase(what: &'static str, device: &'static str, property: &'static str, value: i64, most: bool) -> Phase {
+    Phase { what, device, property, value, most }
+}
 
-/// Runs the firmware three times: sensed, with sensors that change; without any sensor; and with one.
+/// The last one leaves the firmware on its quickest config until it ends.
+const PHASES: [Phase; 6] = [
+    phase("full", "supply", "vin", 25_000, true),
+    phase("hot", "thermometer", "temperature", 85_000, false),
+    phase("cool again", "thermometer", "temperature", 25_000, true),
+    phase("nearly empty", "supply", "vin", 19_000, false),
+    phase("full again", "supply", "vin", 25_000, true),
+    phase("hot again", "thermometer", "temperature", 85_000, false),
+];
+/// A reading is within this of what was set: steps of the sensors, in thousandths.
+const STEP: i64 = 300;
+
+const THERMOMETER: &str = "tmp105,id=thermometer,bus=i2c,address=0x48";
+const SUPPLY: &str = "adm1272,id=supply,bus=i2c,address=0x10";
+
+/// Runs the firmware with both sensors, which change; without any; and with one.
 pub fn check(image: &Path) -> Result<()> {
     let elf = emulator::build("sense", image, None)?;
     changing(&elf)?;
-    silent(&elf)
+    careful(&elf, &[])?;
+    careful(&elf, &["-device", THERMOMETER])?;
+    careful(&elf, &["-device", SUPPLY])
 }
 
 /// One frame of the log.
 #[derive(Debug, PartialEq, Eq)]
 struct Frame {
-    number: u32,
+    millidegrees: Option<i64>,
+    millivolts: Option<i64>,
     config: String,
 }
 
 fn frame(line: &str) -> Option<Frame> {
-    let (number, rest) = line.strip_prefix("frame ")?.split_once(':')?;
+    let rest = line.strip_prefix("frame ")?;
+    let reading = |name: &str| {
+        let (_, rest) = rest.split_once(name)?;
+        rest.strip_prefix(": Some(")?.split_once(')')?.0.parse().ok()
+    };
     let (_, config) = rest.split_once(" config ")?;
     let (config, _) = config.split_once(',')?;
-    Some(Frame { number: number.parse().ok()?, config: config.to_owned() })
+    Some(Frame { millidegrees: reading("millidegrees"), millivolts: reading("millivolts"), config: config.to_owned() })
+}
+
+impl Frame {
+    /// Whether the firmware has read what a phase has set.
+    fn has_read(&self, phase: &Phase) -> bool {
+        let reading = if phase.device == "supply" { self.millivolts } else { self.millidegrees };
+        reading.is_some_and(|reading| (reading - phase.value).abs() <= STEP)
+    }
 }
 
 /// A number of the line of statistics.
@@ -64,64 +91,57 @@ fn statistic(lines: &[String], name: &str) -> Result<u32> {
 fn changing(elf: &Path) -> Result<()> {
     let _ = fs::remove_file(MONITOR);
     fs::create_dir_all("out")?;
-    let monitor: Mutex<Option<Monitor>> = Mutex::new(None);
     let server = format!("unix:{MONITOR},server=on,wait=off");
-    let arguments = [
-        "-qmp",
-        &server,
-        "-device",
-        "tmp105,id=thermometer,bus=i2c,address=0x48",
-        "-device",
-        "adm1272,id=supply,bus=i2c,address=0x10",
-    ];
-    let mut frames: Vec<Frame> = vec![];
+    let arguments = ["-qmp", &server, "-device", THERMOMETER, "-device", SUPPLY];
+    let mut monitor: Option<Monitor> = None;
+    let mut phases = PHASES.iter();
+    let mut current: Option<&Phase> = None;
+    let mut answers: Vec<(&Phase, String)> = vec![];
     let lines = emulator::run(elf, &arguments.map(OsStr::new), |line| {
         println!("{line}");
-        let mut monitor = monitor.lock().map_err(|_| anyhow::anyhow!("the monitor broke"))?;
         let Some(frame) = frame(line) else { return Ok(()) };
-        let monitor = match &mut *monitor {
+        // The emulator does not wait: a phase is over when a frame has read what it set.
+        if current.is_some_and(|phase| !frame.has_read(phase)) {
+            return Ok(());
+        }
+        answers.extend(current.map(|phase| (phase, frame.config)));
+        current = phases.next();
+        let Some(next) = current else { return Ok(()) };
+        println!("  {}: {} {} becomes {}", next.what, next.device, next.property, next.value);
+        let monitor = match &mut monitor {
             Some(monitor) => monitor,
             empty => empty.insert(Monitor::connect()?),
         };
-        for change in CHANGES.iter().filter(|change| change.after == frame.number) {
-            println!("  {} {} becomes {}", change.device, change.property, change.value);
-            monitor.set(change)?;
-        }
-        frames.push(frame);
-        Ok(())
+        monitor.set(next)
     })?;
     let _ = fs::remove_file(MONITOR);
-    judge(&frames, &lines)
+    judge(&answers, &lines)
 }
 
 /// The config follows temperature and supply, down and up, and no frame misses its budget.
-fn judge(frames: &[Frame], lines: &[String]) -> Result<()> {
+fn judge(answers: &[(&Phase, String)], lines: &[String]) -> Result<()> {
     let missed = statistic(lines, "missed")? + statistic(lines, "refused")?;
     ensure!(missed == 0, "{missed} frames missed their budget or were refused");
     ensure!(statistic(lines, "careful")? == 0, "both sensors are there, but some frames were run without them");
-    let at = |number: u32| {
-        let frame = frames.iter().find(|frame| frame.number == number);
-        frame.map(|frame| frame.config.as_str()).with_context(|| format!("there is no frame {number}"))
-    };
-    // A change is there for the frame after the next at the latest.
-    let [cool, hot, cooled, empty, full] = [3, 7, 11, 15, 19].map(at);
-    let (cool, hot, cooled, empty, full) = (cool?, hot?, cooled?, empty?, full?);
-    println!("cool {cool}, hot {hot}, cool again {cooled}, nearly empty {empty}, full again {full}");
-    ensure!(cool != hot && hot != cooled, "the config does not follow the temperature");
-    ensure!(cooled != empty && empty != full, "the config does not follow the supply");
-    ensure!(cool == cooled && cooled == full, "the config does not come back");
+    ensure!(answers.len() == PHASES.len(), "the firmware ended after {} of {} phases", answers.len(), PHASES.len());
+    let config = |most: bool| answers.iter().find(|(phase, _)| phase.most == most).map(|(_, config)| config);
+    ensure!(config(true) != config(false), "the config does not follow the sensors");
+    for (phase, found) in answers {
+        let expected = config(phase.most);
+        ensure!(Some(found) == expected, "{}: config {found}, {expected:?} is expected", phase.what);
+        println!("{}: {found}", phase.what);
+    }
     Ok(())
 }
 
-/// Without sensors every frame is run, carefully.
-fn silent(elf: &Path) -> Result<()> {
-    let lines = emulator::run(elf, &[], |line| {
-        println!("{line}");
-        Ok(())
-    })?;
+/// With a sensor missing every frame is run, carefully.
+fn careful(elf: &Path, arguments: &[&str]) -> Result<()> {
+    let arguments: Vec<&OsStr> = arguments.iter().map(OsStr::new).collect();
+    let lines = emulator::run(elf, &arguments, |_| Ok(()))?;
     let (frames, careful) = (statistic(&lines, "frames")?, statistic(&lines, "careful")?);
-    ensure!(frames > 0 && frames == careful, "{careful} of {frames} frames were careful, without any sensor");
-    ensure!(statistic(&lines, "met")? == frames, "not every frame met its budget without sensors");
+    ensure!(frames > 0 && frames == careful, "{careful} of {frames} frames were careful, with a sensor missing");
+    ensure!(statistic(&lines, "met")? == frames, "not every frame met its budget with a sensor missing");
+    println!("with {arguments:?}: {frames} frames, all careful, all within their budget");
     Ok(())
 }
 
@@ -164,8 +184,8 @@ impl Monitor {
         }
     }
 
-    fn set(&mut self, change: &Change) -> Result<()> {
-        let Change { device, property, value, .. } = change;
+    fn set(&mut self, phase: &Phase) -> Result<()> {
+        let Phase { device, property, value, .. } = phase;
         self.say(&format!(
             r#"{{"execute":"qom-set","arguments":{{"path":"/machine/peripheral/{device}","property":"{property}","value":{value}}}}}"#
         ))

@@ -119,7 +119,7 @@ const MOST: u64 = 16;
 const RANGE: u32 = 8;
 
 impl<'a> Policy<'a> {
-    /// The policy of an image on a target, for an arena of `arena_bytes`.
+    /// The policy of an image on a target. Memory is for as long as the policy lives.
     ///
     /// # Errors
     /// [`RunError::NoSuchTarget`]; [`RunError::PolicyMemory`] if a slice of `memory` is too short.
