@@ -202,7 +202,8 @@ fn main() -> ! {
             exit(false)
         }
     };
-    let Some(vectors) = Vectors::parse(core::hint::black_box(&VECTORS.0)).filter(|vectors| vectors.configs == usize::from(image.configs()))
+    let Some(vectors) = Vectors::parse(core::hint::black_box(&VECTORS.0))
+        .filter(|vectors| vectors.configs == usize::from(image.configs()))
     else {
         defmt::error!("the vectors do not belong to the image: make both again");
         exit(false)
