@@ -485,6 +485,49 @@ fn outcomes_say_how_late_how_much_and_how_well() {
     assert_eq!((outcome.last, outcome.verdict), (tiny, Verdict::Overdrawn { by_uj: 7 }));
 }
 
+/// A clock of 5 ticks a segment, and a meter that a test reads.
+struct Metered {
+    clock: u64,
+    meter: u64,
+    draws: u64,
+}
+
+impl Platform for Metered {
+    fn now(&mut self) -> u64 {
+        self.clock
+    }
+    fn energy_uj(&mut self) -> Option<u64> {
+        Some(self.meter)
+    }
+    fn next_frame(&mut self, _: &mut [i8]) -> Option<Budget> {
+        None
+    }
+    fn report(&mut self, event: &Event) {
+        if let Event::Segment { .. } = event {
+            self.clock += 5;
+            self.meter = self.meter.wrapping_add(self.draws);
+        }
+    }
+}
+
+#[test]
+fn a_meter_is_charged_instead_of_the_table_and_learned() {
+    let bytes = sample::writer().finish();
+    ready!(&bytes => image, engine, policy);
+    let budget = Budget { energy: Some(Limit::soft(25)), ..Budget::default() };
+    let mut platform = Metered { clock: 0, meter: 100, draws: 9 };
+    engine.input_mut().fill(1);
+    // wide is 12 by the table, 27 by the meter. Behind its stem 16 are left: 8 are predicted to the end.
+    let outcome = engine.run_frame(&mut policy, budget, 0, &mut platform).expect("a soft limit refuses nothing");
+    assert_eq!((outcome.first, outcome.energy_uj, outcome.verdict), (ConfigId(1), 27, Verdict::Overdrawn { by_uj: 2 }));
+    assert!(policy.estimates().iter().any(|estimate| estimate.energy_uj > 4), "the meter's numbers are learned");
+    // A meter that goes back says nothing: the table is charged.
+    let mut platform = Metered { clock: 0, meter: 1 << 60, draws: u64::MAX };
+    engine.input_mut().fill(1);
+    let outcome = engine.run_frame(&mut policy, Budget::default(), 0, &mut platform).expect("no limit");
+    assert_eq!(outcome.energy_uj, 4 * u64::from(image.config(outcome.last).segments));
+}
+
 #[test]
 fn estimates_follow_what_is_measured_but_no_outlier() {
     let bytes = sample::writer().finish();

@@ -34,8 +34,7 @@ pub fn target(image: &Image<'_>, name: &str) -> TargetId {
 }
 
 /// Static memory of a policy; once.
-#[must_use]
-pub fn policy_memory() -> Option<Memory<'static>> {
+fn policy_memory() -> Option<Memory<'static>> {
     let segments = cortex_m::singleton!(: [Estimate; SEGMENTS] = [Estimate { ticks: 0, energy_uj: 0 }; SEGMENTS])?;
     let routes = cortex_m::singleton!(: [Route; CONFIGS] = [Route::EMPTY; CONFIGS])?;
     let ahead = cortex_m::singleton!(: [Ahead; AHEAD] = [Ahead::EMPTY; AHEAD])?;

@@ -6,7 +6,7 @@ use core::task::Poll;
 use kernels::Isa;
 use plan::{ConfigId, Image, SegmentId};
 
-use crate::budget::Budget;
+use crate::budget::{Budget, Limit};
 use crate::engine::{Engine, Progress};
 use crate::error::RunError;
 use crate::platform::{Event, Platform};
@@ -30,6 +30,20 @@ pub enum Verdict {
         /// Microjoules above the limit.
         by_uj: u64,
     },
+}
+
+impl Verdict {
+    /// How a frame ended that used so much of its budget; `worse`: on a worse config than the one it began with.
+    #[must_use]
+    pub fn of(budget: &Budget, ticks: u64, energy_uj: u64, worse: bool) -> Self {
+        let above = |limit: Option<Limit>, used: u64| limit.map_or(0, |limit| used.saturating_sub(limit.amount));
+        match (above(budget.time, ticks), above(budget.energy, energy_uj)) {
+            (0, 0) if worse => Self::Degraded,
+            (0, 0) => Self::Met,
+            (0, by_uj) => Self::Overdrawn { by_uj },
+            (by, _) => Self::Late { by },
+        }
+    }
 }
 
 /// What became of a frame.
@@ -133,35 +147,31 @@ impl Frame {
 
     /// Reads clock and meter, and tells the policy what the segment took.
     fn charge(&mut self, image: &Image<'_>, segment: SegmentId, policy: &mut Policy<'_>, platform: &mut impl Platform) {
-        let cost = image.cost(policy.target(), segment);
         let (clock, meter) = (platform.now(), platform.energy_uj());
         let energy_uj = self.meter.zip(meter).and_then(|(before, now)| now.checked_sub(before));
+        let bound = policy.bound_ticks(image, segment);
         match clock.checked_sub(self.clock) {
             Some(ticks) => {
                 self.elapsed = self.elapsed.saturating_add(ticks);
-                self.overruns = self.overruns.saturating_add(policy.exceeds_bound(image, segment, ticks).into());
+                self.overruns = self.overruns.saturating_add((ticks > bound).into());
                 policy.learn(image, segment, ticks, energy_uj);
             }
             None => {
                 // What it took is unknown; nobody may count on less than the bound.
-                self.elapsed = self.elapsed.saturating_add(policy.bound_ticks(image, segment));
+                self.elapsed = self.elapsed.saturating_add(bound);
                 self.clock_faults = self.clock_faults.saturating_add(1);
             }
         }
-        self.energy_uj = self.energy_uj.saturating_add(energy_uj.unwrap_or(cost.energy_uj.into()));
+        let charged = energy_uj.unwrap_or_else(|| image.cost(policy.target(), segment).energy_uj.into());
+        self.energy_uj = self.energy_uj.saturating_add(charged);
         (self.clock, self.meter) = (clock, meter);
     }
 
     fn outcome<I: Isa>(&self, engine: &Engine<'_, I>) -> Outcome {
-        let above = |limit: Option<crate::Limit>, used: u64| limit.map_or(0, |limit| used.saturating_sub(limit.amount));
         let last = engine.config();
         let score = |config| engine.image().config(config).score;
-        let verdict = match (above(self.budget.time, self.elapsed), above(self.budget.energy, self.energy_uj)) {
-            (0, 0) if score(last) < score(self.first) => Verdict::Degraded,
-            (0, 0) => Verdict::Met,
-            (0, by_uj) => Verdict::Overdrawn { by_uj },
-            (by, _) => Verdict::Late { by },
-        };
+        let worse = score(last) < score(self.first);
+        let verdict = Verdict::of(&self.budget, self.elapsed, self.energy_uj, worse);
         Outcome {
             first: self.first,
             last,

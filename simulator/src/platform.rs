@@ -59,18 +59,18 @@ pub trait Watch {
 
 /// Feeds pictures in turn, gives each frame the scenario's budget, and tells a [`Watch`] what becomes of it.
 pub(crate) struct Virtual<'a, W> {
-    pub image: Image<'a>,
+    image: Image<'a>,
     pictures: ImageSet<'a>,
     scenario: Scenario,
-    pub faults: Faults,
+    faults: Faults,
     frames: u32,
     next: u32,
     ended: bool,
     ticks: u64,
     /// What the next segment pays for a change of config.
     cold: u32,
-    pub row: Row,
-    pub conditions: Conditions,
+    row: Row,
+    conditions: Conditions,
     /// What the device was told last.
     told: Budget,
     watch: &'a mut W,
@@ -114,7 +114,7 @@ impl<'a, W: Watch> Virtual<'a, W> {
     }
 
     /// The frame under way is done.
-    fn end(&mut self, outcome: Option<Outcome>) {
+    pub fn end(&mut self, outcome: Option<Outcome>) {
         self.row.outcome = outcome;
         let (ticks, energy_uj) = outcome.map_or((0, 0), |outcome| (outcome.elapsed, outcome.energy_uj));
         self.scenario.used(ticks, energy_uj);

@@ -30,12 +30,9 @@ impl Strategy {
         let title = |what: &str, id: ConfigId| format!("{what}: {}", image.text(image.config(id).name));
         let smallest = all().min_by_key(|(_, config)| config.ticks).map_or(ConfigId(0), |(id, _)| id);
         let largest = all().max_by_key(|(_, config)| (config.score, config.ticks)).map_or(ConfigId(0), |(id, _)| id);
-        let energy = |config: &Config| -> u64 {
-            image.path(config).map(|segment| u64::from(image.cost(TargetId(0), segment).energy_uj)).sum()
-        };
         let fitting = all().filter(|(_, config)| {
             mean[0].is_none_or(|ticks| u64::from(config.ticks) <= ticks)
-                && mean[1].is_none_or(|energy_uj| energy(config) <= energy_uj)
+                && mean[1].is_none_or(|energy_uj| energy_of(image, config) <= energy_uj)
         });
         let mean = fitting.max_by_key(|(_, config)| config.score).map_or(smallest, |(id, _)| id);
         vec![
@@ -69,15 +66,18 @@ impl Strategy {
     }
 }
 
+/// Microjoules of a whole run, by the cost table.
+fn energy_of(image: &Image<'_>, config: &Config) -> u64 {
+    image.path(config).map(|segment| u64::from(image.cost(TargetId(0), segment).energy_uj)).sum()
+}
+
 /// The best config of those that will hold the budget; of equal ones the cheapest.
 fn best<W: Watch>(platform: &Virtual<'_, W>, image: &Image<'_>, budget: &Budget) -> Option<ConfigId> {
     let within = |limit: Option<Limit>, used: u64| limit.is_none_or(|limit| used <= limit.amount);
     let cost = |id: ConfigId| {
         let config = image.config(id);
-        let path = || image.path(&config);
-        let ticks: u64 = path().map(|segment| platform.takes(segment).0).sum();
-        let energy: u64 = path().map(|segment| u64::from(image.cost(TargetId(0), segment).energy_uj)).sum();
-        (ticks, energy, config)
+        let ticks: u64 = image.path(&config).map(|segment| platform.takes(segment).0).sum();
+        (ticks, energy_of(image, &config), config)
     };
     (0..image.configs())
         .map(|number| (ConfigId(number), cost(ConfigId(number))))
@@ -99,25 +99,18 @@ fn run_given<I: Isa, W: Watch>(
     let image = *engine.image();
     while let Some(budget) = platform.next_frame(engine.input_mut()) {
         let Some(config) = pick(platform, &image, &budget) else {
-            platform.report(&Event::Refused(RunError::NotRunning));
+            platform.end(None);
             continue;
         };
         let started = platform.now();
         engine.begin(config)?;
-        let (mut energy_uj, mut done) = (0, false);
+        let mut done = false;
         while !done {
             done = engine.step()? == runtime::Progress::Done;
-            let segment = engine.last_segment();
-            energy_uj += u64::from(image.cost(TargetId(0), segment).energy_uj);
-            platform.report(&Event::Segment { segment });
+            platform.report(&Event::Segment { segment: engine.last_segment() });
         }
+        let energy_uj = energy_of(&image, &image.config(config));
         let elapsed = platform.now().saturating_sub(started);
-        let above = |limit: Option<Limit>, used: u64| limit.map_or(0, |limit| used.saturating_sub(limit.amount));
-        let verdict = match (above(budget.time, elapsed), above(budget.energy, energy_uj)) {
-            (0, 0) => Verdict::Met,
-            (0, by_uj) => Verdict::Overdrawn { by_uj },
-            (by, _) => Verdict::Late { by },
-        };
         platform.report(&Event::Frame(Outcome {
             first: config,
             last: config,
@@ -125,7 +118,7 @@ fn run_given<I: Isa, W: Watch>(
             elapsed,
             energy_uj,
             budget,
-            verdict,
+            verdict: Verdict::of(&budget, elapsed, energy_uj, false),
             overruns: 0,
             clock_faults: 0,
             class: engine.class(),

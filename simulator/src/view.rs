@@ -62,13 +62,8 @@ impl State {
     }
 
     fn segment(&mut self, image: &Image<'_>, id: SegmentId) {
-        if self.row.is_some() {
-            // The first segment of another frame.
-            self.row = None;
-            self.path.clear();
-            self.switches.clear();
-            self.predicted = 0;
-        }
+        // The first segment of another frame.
+        self.leave();
         self.predicted += u64::from(image.cost(TargetId(0), id).ticks);
         let cut = image.cut(image.segment(id).to);
         if cut.anchor != SHARED {
@@ -76,13 +71,23 @@ impl State {
         }
     }
 
-    fn frame(&mut self, row: &Row) {
-        if self.row.is_some() {
-            // Refused: no segment has cleared the last one.
+    /// Clears what belongs to the last frame, if it is done.
+    fn leave(&mut self) {
+        if self.row.take().is_some() {
             self.path.clear();
             self.switches.clear();
             self.predicted = 0;
         }
+    }
+
+    fn switched(&mut self, switch: Switch) {
+        let name = |id: ConfigId| self.configs.get(id.index()).map_or("", String::as_str);
+        self.switches.push(format!("{} → {}", name(switch.from), name(switch.to)));
+    }
+
+    fn frame(&mut self, row: &Row) {
+        // Refused: no segment has cleared the last one.
+        self.leave();
         self.row = Some(*row);
         self.done += 1;
         let Some(outcome) = row.outcome else {
@@ -178,9 +183,7 @@ impl Watch for View<'_> {
     }
 
     fn switched(&mut self, switch: Switch) {
-        let name = |id: ConfigId| self.state.configs.get(id.index()).map_or("", String::as_str);
-        let (from, to) = (name(switch.from), name(switch.to));
-        self.state.switches.push(format!("{from} → {to}"));
+        self.state.switched(switch);
     }
 
     fn frame(&mut self, row: &Row) -> bool {

@@ -89,7 +89,8 @@ impl Policy<'_> {
         let caps = self.caps(left);
         let last = self.last.and_then(|last| self.memory.routes.get(usize::from(last))).copied();
         let mut best: Option<(u16, Rank)> = None;
-        for (index, route) in (0u16..).zip(self.memory.routes.iter()) {
+        // In this order: a count of 16 bits that goes first would step once behind the last of 65,535 configs.
+        for (route, index) in self.memory.routes.iter().zip(0u16..) {
             let rank = match last {
                 Some(last) if last.config != route.config => {
                     let spare = if route.score > last.score { self.settings.hysteresis_in_256 } else { 0 };

@@ -4,7 +4,9 @@ use core::cmp::Ordering;
 
 use plan::{Config, Image, Overlay, SegmentId};
 
-/// Whether two configs compute the same in their first `done` segments: the same segments, with the same biases.
+/// Whether two configs compute the same in their first `done` segments: the same segments, with the same biases. What
+/// [`compare`] finds too, but a change of config asks it: comparing the stored bytes takes a third of the instructions
+/// (396 against 1,151 on a Cortex-M4, `cargo xtask latency` on the bundled family).
 #[must_use]
 pub fn shares(image: &Image<'_>, a: &Config, b: &Config, done: u16) -> bool {
     done <= a.segments

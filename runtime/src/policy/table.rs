@@ -186,6 +186,7 @@ impl<'a> Policy<'a> {
                 let estimate = self.memory.segments.get(segment).copied().unwrap_or_default();
                 ticks = ticks.saturating_add(estimate.ticks);
                 energy_uj = energy_uj.saturating_add(estimate.energy_uj);
+                // No overflow here and below: `first + step` is an entry of the path list, of which there are at most 65,535.
                 if let Some(ahead) = self.memory.ahead.get_mut(usize::from(route.first + step)) {
                     (ahead.ticks, ahead.energy_uj) = (ticks, energy_uj);
                 }
@@ -304,12 +305,6 @@ impl<'a> Policy<'a> {
         u64::try_from(u128::from(ticks) * 256 / u128::from(self.slowdown_in_256)).unwrap_or(u64::MAX)
     }
 
-    /// Whether a segment took longer than its bound.
-    #[must_use]
-    pub fn exceeds_bound(&self, image: &Image<'_>, segment: SegmentId, ticks: u64) -> bool {
-        self.as_target(ticks) > u64::from(image.cost(self.target, segment).bound_ticks)
-    }
-
     /// The bound of a segment in ticks of the platform's clock.
     #[must_use]
     pub fn bound_ticks(&self, image: &Image<'_>, segment: SegmentId) -> u64 {
@@ -321,12 +316,6 @@ impl<'a> Policy<'a> {
     #[must_use]
     pub fn target(&self) -> TargetId {
         self.target
-    }
-
-    /// How careful it is.
-    #[must_use]
-    pub fn settings(&self) -> Settings {
-        self.settings
     }
 
     /// What the image's segments are predicted to cost now.

@@ -18,8 +18,7 @@ impl Watch for Still<'_> {
         self.state.segment(&self.image, segment);
     }
     fn switched(&mut self, switch: Switch) {
-        let name = |id: plan::ConfigId| self.state.configs[id.index()].clone();
-        self.state.switches.push(format!("{} → {}", name(switch.from), name(switch.to)));
+        self.state.switched(switch);
     }
     fn frame(&mut self, row: &Row) -> bool {
         self.state.frame(row);
