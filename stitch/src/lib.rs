@@ -24,5 +24,6 @@ pub mod place;
 pub mod quantize;
 pub mod report;
 pub mod simplify;
+pub mod space;
 pub mod vectors;
 pub mod verify;
