@@ -72,7 +72,7 @@ fn convolution<I: Isa>(group: &mut BenchmarkGroup<'_, WallTime>, isa: I, case: &
     };
     let input = paint(op.input.len(), u8::cast_signed);
     let mut output = vec![0; op.output.len()];
-    let mut scratch = vec![0; conv_scratch(op.window.kernel, case.channels)];
+    let mut scratch = vec![0; conv_scratch(op.window.kernel, case.channels, output.len() / outputs)];
     group.throughput(Throughput::Elements((taps * output.len()) as u64));
     group.bench_function(case.name, |bencher| {
         bencher.iter(|| {

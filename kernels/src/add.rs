@@ -37,7 +37,8 @@ pub fn add<I: Isa>(isa: I, op: &Add, a: &[i8], b: &[i8], output: &mut [i8]) -> R
     isa.enter(
         #[inline(always)]
         || {
-            for ((out, &a), &b) in output.iter_mut().zip(a).zip(b) {
+            let done = isa.add(op, a, b, output);
+            for ((out, &a), &b) in output.iter_mut().zip(a).zip(b).skip(done) {
                 *out = op.apply(a, b);
             }
         },
@@ -54,7 +55,8 @@ pub fn add_in_place<I: Isa>(isa: I, op: &Add, a_and_output: &mut [i8], b: &[i8])
     isa.enter(
         #[inline(always)]
         || {
-            for (a, &b) in a_and_output.iter_mut().zip(b) {
+            let done = isa.add_in_place(op, a_and_output, b);
+            for (a, &b) in a_and_output.iter_mut().zip(b).skip(done) {
                 *a = op.apply(*a, b);
             }
         },

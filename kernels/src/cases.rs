@@ -4,6 +4,7 @@
 //! lent and compares with [`crate::reference`].
 
 mod any;
+pub mod layers;
 
 pub use any::run_any;
 
@@ -81,7 +82,8 @@ impl From<KernelError> for Failure {
     }
 }
 
-/// Memory for one case at a time.
+/// Memory for one case at a time, aligned as weights in an image are.
+#[repr(align(4))]
 pub struct Memory {
     activations: [i8; 20 << 10],
     constants: [u8; 16 << 10],
@@ -92,6 +94,18 @@ impl Memory {
     #[must_use]
     pub const fn new() -> Self {
         Self { activations: [0; 20 << 10], constants: [0; 16 << 10] }
+    }
+}
+
+/// Memory of whichever size, lent to one case.
+struct Lent<'a> {
+    activations: &'a mut [i8],
+    constants: &'a mut [u8],
+}
+
+impl Memory {
+    fn lend(&mut self) -> Lent<'_> {
+        Lent { activations: &mut self.activations, constants: &mut self.constants }
     }
 }
 
@@ -182,8 +196,8 @@ fn compare(found: &[i8], expected: &[i8]) -> Result<(), Failure> {
 pub fn run<I: Isa>(isa: I, case: &Case, memory: &mut Memory) -> Result<(), Failure> {
     let mut rest = &mut memory.activations[..];
     match case {
-        Case::Conv(case) => run_conv(isa, case, false, memory),
-        Case::Depthwise(case) => run_conv(isa, case, true, memory),
+        Case::Conv(case) => run_conv(isa, case, false, memory.lend()),
+        Case::Depthwise(case) => run_conv(isa, case, true, memory.lend()),
         Case::Add(op, len, paint) => {
             let [a, b, found, expected] = [0; 4].map(|_| take(&mut rest, *len));
             let (a, b, found, expected) = (a?, b?, found?, expected?);
@@ -219,9 +233,18 @@ pub fn run<I: Isa>(isa: I, case: &Case, memory: &mut Memory) -> Result<(), Failu
     }
 }
 
-fn run_conv<I: Isa>(isa: I, case: &ConvCase, depthwise: bool, memory: &mut Memory) -> Result<(), Failure> {
-    let (mut rest, mut constants) = (&mut memory.activations[..], &mut memory.constants[..]);
-    let (output, outputs) = (case.output(), usize::from(case.outputs));
+/// A convolution with its operands.
+struct Prepared<'a> {
+    op: Conv<'a>,
+    input: &'a mut [i8],
+    output: &'a mut [i8],
+    scratch: &'a mut [i8],
+    rest: &'a mut [i8],
+}
+
+fn prepare<'a>(case: &ConvCase, depthwise: bool, memory: Lent<'a>) -> Result<Prepared<'a>, Failure> {
+    let (mut rest, mut constants) = (memory.activations, memory.constants);
+    let (shape, outputs) = (case.output(), usize::from(case.outputs));
     let per_group = case.input.channels / case.groups;
     let kernel = case.window.kernel;
     let taps = usize::from(kernel[0]) * usize::from(kernel[1]) * usize::from(per_group);
@@ -244,23 +267,36 @@ fn run_conv<I: Isa>(isa: I, case: &ConvCase, depthwise: bool, memory: &mut Memor
     }
     let (min, max) = if outputs % 2 == 0 { (-128, 127) } else { (-90, 100) };
     let requant = Requant { bias, multiplier, shift, zero_point: -7, min, max };
-    let op =
-        Conv { input: case.input, output, window: case.window, groups: case.groups, input_zero: 13, weights, requant };
-    let input = take(&mut rest, case.input.len())?;
-    let (found, expected) = (take(&mut rest, output.len())?, take(&mut rest, output.len())?);
-    let scratch = if depthwise { depthwise_scratch(case.outputs) } else { conv_scratch(kernel, per_group) };
+    let op = Conv {
+        input: case.input,
+        output: shape,
+        window: case.window,
+        groups: case.groups,
+        input_zero: 13,
+        weights,
+        requant,
+    };
+    let (input, output) = (take(&mut rest, case.input.len())?, take(&mut rest, shape.len())?);
+    let positions = output.len() / outputs;
+    let scratch = if depthwise { depthwise_scratch(case.outputs) } else { conv_scratch(kernel, per_group, positions) };
     let scratch = take(&mut rest, scratch)?;
     input.fill_with(case.paint.values(false));
-    found.fill(0x55);
+    output.fill(0x55);
     scratch.fill(0x33);
+    Ok(Prepared { op, input, output, scratch, rest })
+}
+
+fn run_conv<I: Isa>(isa: I, case: &ConvCase, depthwise: bool, memory: Lent<'_>) -> Result<(), Failure> {
+    let Prepared { op, input, output, scratch, mut rest } = prepare(case, depthwise, memory)?;
+    let expected = take(&mut rest, output.len())?;
     if depthwise {
         reference::depthwise(&op, input, expected);
-        crate::depthwise(isa, &op, input, found, scratch)?;
+        crate::depthwise(isa, &op, input, output, scratch)?;
     } else {
         reference::conv(&op, input, expected);
-        crate::conv(isa, &op, input, found, scratch)?;
+        crate::conv(isa, &op, input, output, scratch)?;
     }
-    compare(found, expected)
+    compare(output, expected)
 }
 
 const POINT: Window = Window { kernel: [1, 1], stride: [1, 1], pad: [0; 4] };
@@ -271,12 +307,12 @@ const CORNERS: [Paint; 5] =
 /// 4, 8, 16, 32 and one less and more.
 const BOUNDARIES: [u16; 14] = [1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33];
 
-fn plain(input: [u16; 3], outputs: u16, window: Window) -> ConvCase {
+const fn plain(input: [u16; 3], outputs: u16, window: Window) -> ConvCase {
     let [height, width, channels] = input;
     ConvCase { input: Shape { height, width, channels }, outputs, window, groups: 1, shift: None, paint: Paint::Period }
 }
 
-fn each_channel(case: ConvCase) -> Case {
+const fn each_channel(case: ConvCase) -> Case {
     Case::Depthwise(ConvCase { groups: case.outputs, ..case })
 }
 
@@ -312,6 +348,15 @@ fn convolutions(visit: &mut dyn FnMut(&Case)) {
             }
         }
     }
+    // Few positions, and their rows of weights: whole words, and pairs of them.
+    for (positions, channels) in [(1, 8), (2, 40), (3, 24), (1, 12), (1, 32), (1, 264)] {
+        for outputs in [1, 2, 3, 10] {
+            visit(&Case::Conv(plain([1, positions, channels], outputs, POINT)));
+        }
+    }
+    for paint in CORNERS {
+        visit(&Case::Conv(ConvCase { paint, ..plain([1, 1, 128], 4, POINT) }));
+    }
     // A dense layer: the window is the whole map.
     visit(&Case::Conv(plain([4, 4, 16], 10, Window { kernel: [4, 4], stride: [1, 1], pad: [0; 4] })));
 }
@@ -321,6 +366,11 @@ fn depthwise(visit: &mut dyn FnMut(&Case)) {
         visit(&each_channel(plain([5, 4, channels], channels, SAME_3X3)));
         let window = Window { kernel: [3, 3], stride: [2, 2], pad: [0, 1, 1, 0] };
         visit(&each_channel(plain([6, 7, channels], channels, window)));
+    }
+    // Rows that are longer than what an instruction set holds of them.
+    for (width, stride) in [(32, 1), (33, 1), (70, 1), (31, 2), (34, 2), (70, 3), (90, 40)] {
+        let window = Window { kernel: [3, 3], stride: [1, stride], pad: [1; 4] };
+        visit(&each_channel(plain([4, width, 8], 8, window)));
     }
     for paint in CORNERS {
         visit(&each_channel(ConvCase { paint, ..plain([5, 5, 17], 17, SAME_3X3) }));

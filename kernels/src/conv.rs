@@ -24,13 +24,17 @@ pub struct Conv<'a> {
     pub requant: Requant<'a>,
 }
 
-/// Scratch bytes of [`conv`], the most that any instruction set needs: two gathered windows.
+/// Scratch bytes with which [`conv`] is fastest on every instruction set; `positions` are those of the output map.
+///
+/// Two gathered windows are what it needs (none, where the input itself is the matrix). On a Cortex-M four widened ones
+/// and a gathered one save half of the instructions.
 #[must_use]
-pub const fn conv_scratch(kernel: [u8; 2], channels_per_group: u16) -> usize {
-    row_len(kernel, channels_per_group as usize).saturating_mul(2)
+pub const fn conv_scratch(kernel: [u8; 2], channels_per_group: u16, positions: usize) -> usize {
+    let row = row_len(kernel, channels_per_group as usize);
+    if positions < 4 { row.saturating_mul(3).saturating_add(3) } else { row.saturating_mul(9).saturating_add(3) }
 }
 
-const fn row_len(kernel: [u8; 2], channels: usize) -> usize {
+pub(crate) const fn row_len(kernel: [u8; 2], channels: usize) -> usize {
     (kernel[0] as usize * kernel[1] as usize * channels).next_multiple_of(4)
 }
 
@@ -57,6 +61,9 @@ pub fn conv<I: Isa>(
     let direct =
         op.window.is_point() && groups == 1 && inputs % 4 == 0 && input.len() / inputs == output.len() / outputs;
     check(direct || scratch.len() >= 2 * row, KernelError::Scratch)?;
+    if isa.conv(op, input, output, scratch) {
+        return Ok(());
+    }
     isa.enter(
         #[inline(always)]
         || {
@@ -101,7 +108,14 @@ fn gathered<I: Isa>(isa: I, op: &Conv<'_>, group: usize, input: &[i8], output: &
 
 /// One window of the input, `channels` from `channel` on, as a row; padding is the zero point.
 #[inline(always)]
-fn gather(op: &Conv<'_>, channel: usize, channels: usize, input: &[i8], [top, left]: [isize; 2], row: &mut [i8]) {
+pub(crate) fn gather(
+    op: &Conv<'_>,
+    channel: usize,
+    channels: usize,
+    input: &[i8],
+    [top, left]: [isize; 2],
+    row: &mut [i8],
+) {
     let (width, pitch) = (usize::from(op.input.width), usize::from(op.input.channels));
     let [rows, columns] = op.window.kernel.map(usize::from);
     // Columns of the window that lie on the map.

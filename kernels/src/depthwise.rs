@@ -30,6 +30,9 @@ pub fn depthwise<I: Isa>(
     check(output.len() == op.output.len() && !output.is_empty(), KernelError::Output)?;
     check(op.weights.len() == taps * channels, KernelError::Weights)?;
     op.requant.check(channels)?;
+    if isa.depthwise(op, input, output) {
+        return Ok(());
+    }
     isa.enter(
         #[inline(always)]
         || {

@@ -1,6 +1,8 @@
 //! Where instruction sets differ.
 
+use crate::add::Add;
 use crate::arch;
+use crate::conv::Conv;
 use crate::requant::Requant;
 
 /// Leaf functions of one instruction set. A value of such a type proves that the CPU has it, so the leaves are
@@ -12,6 +14,31 @@ pub trait Isa: Copy {
     /// Runs `body` compiled for this instruction set.
     fn enter<R>(self, body: impl FnOnce() -> R) -> R {
         body()
+    }
+
+    /// Runs a convolution whose slices were checked in a way of its own. False if it has none for these shapes, or too
+    /// little scratch; then the body made of the leaves below runs.
+    #[inline(always)]
+    fn conv(self, _op: &Conv<'_>, _input: &[i8], _output: &mut [i8], _scratch: &mut [i8]) -> bool {
+        false
+    }
+
+    /// As [`Self::conv`], for a depthwise convolution.
+    #[inline(always)]
+    fn depthwise(self, _op: &Conv<'_>, _input: &[i8], _output: &mut [i8]) -> bool {
+        false
+    }
+
+    /// Adds the first elements, and says how many it did; the portable body does the rest.
+    #[inline(always)]
+    fn add(self, _op: &Add, _a: &[i8], _b: &[i8], _output: &mut [i8]) -> usize {
+        0
+    }
+
+    /// As [`Self::add`], with an output that takes the place of `a`.
+    #[inline(always)]
+    fn add_in_place(self, _op: &Add, _a_and_output: &mut [i8], _b: &[i8]) -> usize {
+        0
     }
 
     /// Dot products of two input rows with four weight rows (int8 as bytes).

@@ -275,11 +275,8 @@ fn integer_op(
             record.kind = if depthwise { OpKind::Depthwise } else { OpKind::Conv };
             record.groups = narrow.u16(*groups)?;
             if !depthwise {
-                scratch_bytes = kernels::conv_scratch(record.kernel, narrow.u16(inputs / groups)?);
-                let direct = record.kernel == [1, 1] && record.stride == [1, 1] && record.pad == [0; 4];
-                if direct && *groups == 1 && inputs.is_multiple_of(4) {
-                    scratch_bytes = 0;
-                }
+                let [height, width, _] = tensors[node.output].0;
+                scratch_bytes = kernels::conv_scratch(record.kernel, narrow.u16(inputs / groups)?, height * width);
             }
             weights = Some(conv_weights(
                 values,

@@ -2,8 +2,15 @@
 //! assembly (Armv7-M Architecture Reference Manual, A7.7: SXTB16, SMLAD).
 #![allow(unsafe_code)]
 
+mod add;
+mod conv;
+mod depthwise;
+mod rows;
+
 use core::arch::asm;
 
+use crate::add::Add;
+use crate::conv::Conv;
 use crate::isa::Isa;
 
 /// A Cortex-M core with DSP instructions: the cargo feature `dsp` says that the CPU has them.
@@ -51,8 +58,57 @@ fn words(bytes: &[u8]) -> impl Iterator<Item = u32> {
     bytes.as_chunks::<4>().0.iter().map(|&chunk| u32::from_le_bytes(chunk))
 }
 
+/// Whether one SMMLA and one shift are the whole rescale: the product's low word decides nothing from shift 33 on, and up
+/// to 54 the zero point, moved to the place of the result, leaves the sum below 2^31.
+fn is_short(shifts: &[u8]) -> bool {
+    let is_short = |shift: &u8| (33..=54).contains(shift);
+    let (fours, rest) = shifts.as_chunks::<4>();
+    // Four at once: 54 + 73 is the last below 128, 33 - 33 the first that is not. What a wrong byte carries into the next
+    // one does not matter, the lowest wrong byte has its top bit set in one of the three words.
+    let wrong = fours.iter().fold(0, |wrong, four| {
+        let word = u32::from_le_bytes(*four);
+        wrong | word | word.wrapping_add(0x4949_4949) | word.wrapping_sub(0x2121_2121)
+    });
+    wrong & 0x8080_8080 == 0 && rest.iter().all(is_short)
+}
+
+/// Zeros behind the window of a row of whole words: gathering does not touch them.
+fn end_with_zeros(op: &Conv<'_>, channels: usize, row: &mut [i8]) {
+    let taps = usize::from(op.window.kernel[0]) * usize::from(op.window.kernel[1]) * channels;
+    row.get_mut(taps..).unwrap_or_default().fill(0);
+}
+
+/// Bounds that are narrower than those of a byte, to which the assembly clamps.
+fn clamp(min: i8, max: i8, values: &mut [i8]) {
+    if (min, max) != (i8::MIN, i8::MAX) {
+        for value in values {
+            *value = (*value).min(max).max(min);
+        }
+    }
+}
+
 impl Isa for Dsp {
     const NAME: &'static str = "dsp";
+
+    #[inline(always)]
+    fn conv(self, op: &Conv<'_>, input: &[i8], output: &mut [i8], scratch: &mut [i8]) -> bool {
+        conv::conv(op, input, output, scratch)
+    }
+
+    #[inline(always)]
+    fn depthwise(self, op: &Conv<'_>, input: &[i8], output: &mut [i8]) -> bool {
+        depthwise::depthwise(op, input, output)
+    }
+
+    #[inline(always)]
+    fn add(self, op: &Add, a: &[i8], b: &[i8], output: &mut [i8]) -> usize {
+        add::add(op, a, b, output)
+    }
+
+    #[inline(always)]
+    fn add_in_place(self, op: &Add, a_and_output: &mut [i8], b: &[i8]) -> usize {
+        add::add_in_place(op, a_and_output, b)
+    }
 
     #[inline(always)]
     fn dot_2x4(self, [row0, row1]: [&[i8]; 2], [w0, w1, w2, w3]: [&[u8]; 4]) -> [[i32; 4]; 2] {

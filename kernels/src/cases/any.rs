@@ -101,6 +101,7 @@ impl Choices<'_> {
 ///
 /// # Panics
 /// If one differs from the reference, or refuses it.
+#[allow(unused_labels, reason = "of `with_isa!`, where there is one instruction set")]
 pub fn run_any(bytes: &[u8], memory: &mut Memory) -> bool {
     let mut choices = Choices(bytes);
     let case = match choices.byte() % 5 {

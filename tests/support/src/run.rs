@@ -63,7 +63,8 @@ fn is_promised<T>(image: &Image<'_>, result: &Result<T, RunError>) -> bool {
 fn lacks_scratch(image: &Image<'_>, op: &Op) -> bool {
     let lent = if op.scratch.0 == NO_TENSOR { 0 } else { image.tensor(op.scratch).len() };
     let channels = image.tensor(op.input).shape[2].checked_div(op.groups);
-    let needed = channels.map_or(0, |channels| kernels::conv_scratch(op.kernel, channels));
+    let [height, width, _] = image.tensor(op.output).shape.map(usize::from);
+    let needed = channels.map_or(0, |channels| kernels::conv_scratch(op.kernel, channels, height * width));
     op.kind == OpKind::Conv && lent < needed as u64
 }
 

@@ -1,0 +1,262 @@
+//! Layers whose instructions are counted on a device, beside what a peer takes for the same shapes.
+//!
+//! Peers: CMSIS-NN at commit 99f736a6 (GCC 15.3.1, `-Ofast`), and where it is said TinyEngine at 47bb283, on a
+//! Cortex-M4 that QEMU 10.0.2 emulates, from int8 input to int8 output, counted by instruction address; random
+//! operands, zero points that are not zero, one scale per output channel.
+
+use super::{Case, ConvCase, Failure, Lent, POINT, Paint, Prepared, SAME_3X3, each_channel, plain, prepare, take};
+use crate::arch::Scalar;
+use crate::{Add, Isa, Pool, PoolKind, Shape, Window, reference};
+
+/// What a layer counts to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    /// Convolutions 3x3 and 1x1, and dense layers.
+    Dense,
+    /// Point convolution of few channels: the rescale is most of it. The peer is TinyEngine.
+    Shallow,
+    /// The first layer.
+    Stem,
+    /// One filter per channel.
+    Depthwise,
+    /// Residual addition.
+    Add,
+    /// Pooling.
+    Pool,
+    /// Part of a whole network; no figure of a peer for it alone.
+    Part,
+}
+
+/// A layer.
+#[derive(Clone, Copy, Debug)]
+pub struct Layer {
+    /// Shapes in words.
+    pub name: &'static str,
+    /// Group.
+    pub group: Group,
+    /// What runs.
+    pub case: Case,
+    /// Instructions of the peer; 0 without one.
+    pub peer: u32,
+    /// [`hash`] of the output of [`crate::reference`].
+    pub expected: u32,
+    /// How often it occurs in [`MODELS`].
+    pub times: [u8; 2],
+}
+
+/// Networks of MLPerf Tiny as sums of layers, with what TFLite Micro and CMSIS-NN take for the whole.
+pub const MODELS: [(&str, u32); 2] = [("ResNet-8", 29_676_378), ("MobileNetV1-0.25 96x96", 24_406_890)];
+
+/// As TensorFlow pads a window of 3 and a step of 2 on an even side.
+const HALVE_3X3: Window = Window { kernel: [3, 3], stride: [2, 2], pad: [0, 0, 1, 1] };
+const HALVE_1X1: Window = Window { kernel: [1, 1], stride: [2, 2], pad: [0; 4] };
+
+const fn conv(side: u16, [channels, outputs]: [u16; 2], window: Window) -> Case {
+    Case::Conv(ConvCase { paint: Paint::Random(1), ..plain([side, side, channels], outputs, window) })
+}
+
+const fn gemm(rows: u16, depth: u16, outputs: u16) -> Case {
+    Case::Conv(ConvCase { paint: Paint::Random(2), ..plain([1, rows, depth], outputs, POINT) })
+}
+
+const fn filter(side: u16, channels: u16, window: Window) -> Case {
+    each_channel(ConvCase { paint: Paint::Random(3), ..plain([side, side, channels], channels, window) })
+}
+
+const fn sum(len: usize) -> Case {
+    let op = Add { multiplier: [20_000, 12_345], offset: 77_777, shift: 15, min: -128, max: 127 };
+    Case::Add(op, len, Paint::Random(4))
+}
+
+const fn mean(side: u16, channels: u16) -> Case {
+    let kernel = [side as u8; 2];
+    let window = Window { kernel, stride: kernel, pad: [0; 4] };
+    pool(PoolKind::Average, side, channels, window, 1, 35)
+}
+
+const fn pool(kind: PoolKind, side: u16, channels: u16, window: Window, output: u16, shift: u8) -> Case {
+    let op = Pool {
+        kind,
+        input: Shape { height: side, width: side, channels },
+        output: Shape { height: output, width: output, channels },
+        window,
+        input_zero: -3,
+        multiplier: 1_500_000_000,
+        shift,
+        zero_point: -3,
+        min: -128,
+        max: 127,
+    };
+    Case::Pool(op, Paint::Random(5))
+}
+
+const fn layer(name: &'static str, group: Group, case: Case, peer: u32, expected: u32, times: [u8; 2]) -> Layer {
+    Layer { name, group, case, peer, expected, times }
+}
+
+const HALVE_2X2: Window = Window { kernel: [2, 2], stride: [2, 2], pad: [0; 4] };
+
+/// Every layer.
+#[rustfmt::skip]
+pub const LAYERS: [Layer; 44] = {
+    use Group::{Add, Dense, Depthwise, Part, Pool, Shallow, Stem};
+    [
+        layer("dense 17x64x64", Dense, gemm(17, 64, 64), 162_725, 0x2cf0_0db1, [0, 0]),
+        layer("dense 65x96x96", Dense, gemm(65, 96, 96), 1_156_368, 0x6079_ea1a, [0, 0]),
+        layer("dense 65x96x384", Dense, gemm(65, 96, 384), 4_625_238, 0xee91_1f85, [0, 0]),
+        layer("dense 65x384x96", Dense, gemm(65, 384, 96), 3_804_582, 0x5e02_f410, [0, 0]),
+        layer("dense 197x192x192", Dense, gemm(197, 192, 192), 12_089_946, 0x0c6e_2a93, [0, 0]),
+        layer("dense 65x192x768", Dense, gemm(65, 192, 768), 16_311_900, 0x5e86_caef, [0, 0]),
+        layer("dense 1x192x768", Dense, gemm(1, 192, 768), 313_863, 0xf12e_9985, [0, 0]),
+        layer("dense 1x64x10", Dense, gemm(1, 64, 10), 1_820, 0x6d90_5b61, [1, 0]),
+        layer("conv 3x3 16 to 16 at 32x32", Dense, conv(32, [16, 16], SAME_3X3), 5_482_733, 0x8424_d2a2, [2, 0]),
+        layer("conv 3x3 16 to 32 at 32x32 by 2", Dense, conv(32, [16, 32], HALVE_3X3), 2_515_912, 0x2b52_356e, [1, 0]),
+        layer("conv 3x3 32 to 32 at 16x16", Dense, conv(16, [32, 32], SAME_3X3), 4_538_433, 0x88e8_6520, [1, 0]),
+        layer("conv 3x3 32 to 64 at 16x16 by 2", Dense, conv(16, [32, 64], HALVE_3X3), 2_186_557, 0x4c7c_9203, [1, 0]),
+        layer("conv 3x3 64 to 64 at 8x8", Dense, conv(8, [64, 64], SAME_3X3), 4_152_689, 0x7e93_3060, [1, 0]),
+        layer("conv 1x1 64 to 64 at 8x8", Dense, conv(8, [64, 64], POINT), 564_124, 0xe474_001a, [0, 0]),
+        layer("conv 1x1 16 to 32 at 32x32 by 2", Dense, conv(32, [16, 32], HALVE_1X1), 642_449, 0x71cb_39b6, [1, 0]),
+        layer("conv 1x1 64 to 64 at 12x12", Dense, conv(12, [64, 64], POINT), 1_250_904, 0x01f7_9f11, [0, 1]),
+        layer("conv 1x1 256 to 256 at 3x3", Dense, conv(3, [256, 256], POINT), 1_170_114, 0x8f58_979b, [0, 1]),
+        layer("conv 1x1 16 to 32 at 32x32", Shallow, conv(32, [16, 32], POINT), 1_666_114, 0xafa2_3067, [0, 0]),
+        layer("stem 3x3 3 to 16 at 32x32", Stem, conv(32, [3, 16], SAME_3X3), 2_129_108, 0x7176_5dab, [1, 0]),
+        layer("depthwise 8 at 48x48", Depthwise, filter(48, 8, SAME_3X3), 1_441_049, 0x21dd_985e, [0, 1]),
+        layer("depthwise 16 at 48x48 by 2", Depthwise, filter(48, 16, HALVE_3X3), 689_685, 0x31e2_086e, [0, 1]),
+        layer("depthwise 32 at 24x24", Depthwise, filter(24, 32, SAME_3X3), 1_333_733, 0x4bad_3f87, [0, 1]),
+        layer("depthwise 64 at 12x12", Depthwise, filter(12, 64, SAME_3X3), 646_569, 0x38fb_01f1, [0, 1]),
+        layer("depthwise 128 at 6x6", Depthwise, filter(6, 128, SAME_3X3), 309_275, 0xa8c5_b6c1, [0, 5]),
+        layer("depthwise 256 at 3x3", Depthwise, filter(3, 256, SAME_3X3), 142_998, 0xacfe_4394, [0, 1]),
+        layer("add 16384", Add, sum(16_384), 1_220_725, 0xefff_b9e8, [1, 0]),
+        layer("mean 8x8 of 64", Pool, mean(8, 64), 26_270, 0x2594_e12c, [1, 0]),
+        layer("max 2x2 of 16 at 32x32", Pool, pool(PoolKind::Max, 32, 16, HALVE_2X2, 16, 1), 167_384, 0x8217_0acf, [0, 0]),
+        layer("add 8192", Part, sum(8_192), 0, 0xb5e4_00a6, [1, 0]),
+        layer("add 4096", Part, sum(4_096), 0, 0x9178_c500, [1, 0]),
+        layer("conv 1x1 32 to 64 at 16x16 by 2", Part, conv(16, [32, 64], HALVE_1X1), 0, 0x0664_f316, [1, 0]),
+        layer("stem 3x3 3 to 8 at 96x96 by 2", Part, conv(96, [3, 8], HALVE_3X3), 0, 0x6442_637a, [0, 1]),
+        layer("conv 1x1 8 to 16 at 48x48", Part, conv(48, [8, 16], POINT), 0, 0x0c56_d859, [0, 1]),
+        layer("conv 1x1 16 to 32 at 24x24", Part, conv(24, [16, 32], POINT), 0, 0x9ce2_9190, [0, 1]),
+        layer("conv 1x1 32 to 32 at 24x24", Part, conv(24, [32, 32], POINT), 0, 0x58fe_bca7, [0, 1]),
+        layer("depthwise 32 at 24x24 by 2", Part, filter(24, 32, HALVE_3X3), 0, 0x77dd_956e, [0, 1]),
+        layer("conv 1x1 32 to 64 at 12x12", Part, conv(12, [32, 64], POINT), 0, 0x618e_b3bd, [0, 1]),
+        layer("depthwise 64 at 12x12 by 2", Part, filter(12, 64, HALVE_3X3), 0, 0x44d8_f7b2, [0, 1]),
+        layer("conv 1x1 64 to 128 at 6x6", Part, conv(6, [64, 128], POINT), 0, 0x435a_a14e, [0, 1]),
+        layer("conv 1x1 128 to 128 at 6x6", Part, conv(6, [128, 128], POINT), 0, 0x2026_9894, [0, 5]),
+        layer("depthwise 128 at 6x6 by 2", Part, filter(6, 128, HALVE_3X3), 0, 0x1ebe_6eae, [0, 1]),
+        layer("conv 1x1 128 to 256 at 3x3", Part, conv(3, [128, 256], POINT), 0, 0x6a96_6aa2, [0, 1]),
+        layer("mean 3x3 of 256", Part, mean(3, 256), 0, 0x51c2_f0c1, [0, 1]),
+        layer("dense 1x256x2", Part, gemm(1, 256, 2), 0, 0xb503_1740, [0, 1]),
+    ]
+};
+
+impl Layer {
+    /// Multiply-accumulates; of an addition or a pool, elements of one operand.
+    #[must_use]
+    pub fn work(&self) -> u64 {
+        match &self.case {
+            Case::Conv(case) | Case::Depthwise(case) => {
+                let kernel = case.window.kernel.map(u64::from);
+                let per_group = u64::from(case.input.channels / case.groups);
+                case.output().len() as u64 * kernel[0] * kernel[1] * per_group
+            }
+            Case::Add(_, len, _) => *len as u64,
+            Case::Pool(op, _) => op.input.len() as u64,
+            Case::Move(op, _) => op.output.len() as u64,
+        }
+    }
+}
+
+/// Memory for any layer, aligned as weights in an image are.
+#[repr(align(4))]
+pub struct Memory {
+    activations: [i8; 96 << 10],
+    constants: [u8; 160 << 10],
+}
+
+impl Memory {
+    /// Memory for one layer at a time.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { activations: [0; 96 << 10], constants: [0; 160 << 10] }
+    }
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// FNV-1a of 32 bits.
+fn hash(values: &[i8]) -> u32 {
+    values.iter().fold(0x811c_9dc5, |hash, &value| (hash ^ u32::from(value as u8)).wrapping_mul(0x0100_0193))
+}
+
+/// Runs a layer: what `measure` makes of the call, and the hash of its output.
+///
+/// # Errors
+/// [`Failure`] if a body refuses it, or `memory` is too small.
+pub fn run<I: Isa, T>(
+    isa: I,
+    layer: &Layer,
+    memory: &mut Memory,
+    measure: impl FnOnce(&mut dyn FnMut()) -> T,
+) -> Result<(T, u32), Failure> {
+    call(Some(isa), layer, memory, measure)
+}
+
+/// The hash that [`Layer::expected`] should be.
+///
+/// # Errors
+/// [`Failure`] if `memory` is too small.
+pub fn expected(layer: &Layer, memory: &mut Memory) -> Result<u32, Failure> {
+    Ok(call(None::<Scalar>, layer, memory, |work| work())?.1)
+}
+
+/// With an instruction set, or without one by [`crate::reference`].
+fn call<I: Isa, T>(
+    isa: Option<I>,
+    layer: &Layer,
+    memory: &mut Memory,
+    measure: impl FnOnce(&mut dyn FnMut()) -> T,
+) -> Result<(T, u32), Failure> {
+    let mut result = Ok(());
+    let mut rest = &mut memory.activations[..];
+    let (measured, output) = match &layer.case {
+        Case::Conv(case) | Case::Depthwise(case) => {
+            let depthwise = matches!(layer.case, Case::Depthwise(_));
+            let lent = Lent { activations: rest, constants: &mut memory.constants };
+            let Prepared { op, input, output, scratch, .. } = prepare(case, depthwise, lent)?;
+            let measured = measure(&mut || match isa {
+                Some(isa) if depthwise => result = crate::depthwise(isa, &op, input, output, scratch),
+                Some(isa) => result = crate::conv(isa, &op, input, output, scratch),
+                None if depthwise => reference::depthwise(&op, input, output),
+                None => reference::conv(&op, input, output),
+            });
+            (measured, output)
+        }
+        Case::Add(op, len, paint) => {
+            let [a, b, output] = [0; 3].map(|_| take(&mut rest, *len));
+            let (a, b, output) = (a?, b?, output?);
+            a.fill_with(paint.values(false));
+            b.fill_with(paint.values(true));
+            let measured = measure(&mut || match isa {
+                Some(isa) => result = crate::add(isa, op, a, b, output),
+                None => reference::add(op, a, b, output),
+            });
+            (measured, output)
+        }
+        Case::Pool(op, paint) => {
+            let (input, output) = (take(&mut rest, op.input.len())?, take(&mut rest, op.output.len())?);
+            input.fill_with(paint.values(false));
+            let measured = measure(&mut || match isa {
+                Some(isa) => result = crate::pool(isa, op, input, output),
+                None => reference::pool(op, input, output),
+            });
+            (measured, output)
+        }
+        // No layer moves.
+        Case::Move(..) => return Err(Failure::Memory),
+    };
+    result?;
+    Ok((measured, hash(output)))
+}
