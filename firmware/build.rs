@@ -19,6 +19,18 @@ fn main() {
         .find(|(feature, _)| env::var_os(format!("CARGO_FEATURE_{feature}")).is_some())
         .expect("firmware: select the feature of a board, such as `mps2-an386`");
     fs::write(out.join("memory.x"), format!("MEMORY\n{{\n  {memory}\n}}\n")).expect("OUT_DIR can be written");
+    if env::var_os("CARGO_FEATURE_REFERENCE").is_none() {
+        write_carried(&out);
+    }
+    println!("cargo:rustc-link-search={}", out.display());
+    // Here and not in rustflags: RUSTFLAGS of the environment would replace those.
+    println!("cargo:rustc-link-arg-bins=-Tlink.x");
+    println!("cargo:rustc-link-arg-bins=-Tdefmt.x");
+    println!("cargo:rerun-if-changed=build.rs");
+}
+
+/// Image, its sizes, and vectors.
+fn write_carried(out: &Path) {
     let Some(image) = carried("STITCHNET_IMAGE") else {
         panic!(
             "firmware: set STITCHNET_IMAGE to the path of an image (stitchnet compile), or build with `cargo xtask`"
@@ -29,11 +41,6 @@ fn main() {
     // Only `conformance` has vectors; without any it says so and fails.
     fs::write(out.join("vectors.bin"), carried("STITCHNET_VECTORS").unwrap_or_default())
         .expect("OUT_DIR can be written");
-    println!("cargo:rustc-link-search={}", out.display());
-    // Here and not in rustflags: RUSTFLAGS of the environment would replace those.
-    println!("cargo:rustc-link-arg-bins=-Tlink.x");
-    println!("cargo:rustc-link-arg-bins=-Tdefmt.x");
-    println!("cargo:rerun-if-changed=build.rs");
 }
 
 /// The file that `variable` names, if it is set.

@@ -45,6 +45,8 @@ done
 # Same bytes on a Cortex-M4, instructions of a switch, memory: what no host test sees.
 step scripts/setup-arm.sh
 step cargo xtask qemu --image $IMAGE
+# Every kernel against the reference there; no layer takes more instructions than it did.
+step cargo xtask layers-bench
 # A decision among 64 configs in at most 2,000 instructions; flash, memory and stack of every firmware on every board.
 LADDER=out/ladder.snet
 step cargo run --release --quiet -p support --example ladder -- $LADDER 64
@@ -60,5 +62,7 @@ if component clippy clippy; then
     step env STITCHNET_IMAGE="$PWD/$LADDER" cargo clippy --manifest-path firmware/Cargo.toml --release --bins --lib \
       --target thumbv7em-none-eabihf --no-default-features --features $board -- -D warnings
   done
+  step cargo clippy --manifest-path firmware/Cargo.toml --release --bin layers --target thumbv7em-none-eabihf \
+    --features reference -- -D warnings
 fi
 printf '\nall checks passed (%ss)\n' "$SECONDS"

@@ -5,6 +5,7 @@
 #![no_std]
 
 pub mod board;
+#[cfg(not(feature = "reference"))]
 pub mod carried;
 pub mod program;
 

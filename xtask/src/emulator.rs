@@ -34,6 +34,15 @@ pub fn build(binary: &str, image: &Path, vectors: Option<&Path>) -> Result<PathB
     Ok(self::binary(binary))
 }
 
+/// Builds a binary that carries no image: kernels alone, with their reference.
+pub fn build_kernels(binary: &str) -> Result<PathBuf> {
+    let mut command = Command::new("cargo");
+    command.args(["build", "--quiet", "--release", "--locked", "--bin", binary, "--target", TARGET]);
+    command.args(["--features", "reference"]).current_dir("firmware");
+    call(command)?;
+    Ok(self::binary(binary))
+}
+
 /// Where cargo leaves a binary.
 pub fn binary(name: &str) -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "firmware/target".into(), PathBuf::from);

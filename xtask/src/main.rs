@@ -1,6 +1,7 @@
 //! Tasks of the repository: `cargo xtask` lists them.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod emulator;
 mod layers;
 mod qemu;
@@ -25,6 +26,9 @@ cargo xtask TASK
                          compared with the host; without --image on the bundled family
   latency [--image FILE] what segments, configs, changes of config and decisions take there, as a log for
                          `stitchnet bench --from`
+  layers-bench [--update]
+                         every kernel against the reference there, and the instructions of each layer against
+                         benches/baselines/m4.toml, which --update writes, and against a peer's
   sizes --image FILE     flash, memory and stack of every firmware on every board, against the declared limits
   station --image FILE   the sensing firmware there, while its temperature and its supply change; the image has
                          the costs of `latency`";
@@ -58,6 +62,11 @@ fn task() -> Result<()> {
             let options = qemu::Options::parse(options)?;
             env::set_current_dir(root)?;
             qemu::latency(&options)
+        }
+        ["layers-bench", option @ ..] => {
+            ensure!(matches!(option, [] | ["--update"]), "layers-bench knows --update only");
+            env::set_current_dir(root)?;
+            bench::check(!option.is_empty())
         }
         ["sizes", "--image", image] => {
             let image = std::path::absolute(image)?;
