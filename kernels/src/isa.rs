@@ -3,6 +3,7 @@
 use crate::add::Add;
 use crate::arch;
 use crate::conv::Conv;
+use crate::pool::Pool;
 use crate::requant::Requant;
 
 /// Leaf functions of one instruction set. A value of such a type proves that the CPU has it, so the leaves are
@@ -26,6 +27,12 @@ pub trait Isa: Copy {
     /// As [`Self::conv`], for a depthwise convolution.
     #[inline(always)]
     fn depthwise(self, _op: &Conv<'_>, _input: &[i8], _output: &mut [i8]) -> bool {
+        false
+    }
+
+    /// As [`Self::conv`], for a pool.
+    #[inline(always)]
+    fn pool(self, _op: &Pool, _input: &[i8], _output: &mut [i8]) -> bool {
         false
     }
 

@@ -5,6 +5,7 @@
 mod add;
 mod conv;
 mod depthwise;
+mod pool;
 mod rows;
 
 use core::arch::asm;
@@ -12,6 +13,7 @@ use core::arch::asm;
 use crate::add::Add;
 use crate::conv::Conv;
 use crate::isa::Isa;
+use crate::pool::Pool;
 
 /// A Cortex-M core with DSP instructions: the cargo feature `dsp` says that the CPU has them.
 #[derive(Clone, Copy, Debug, Default)]
@@ -98,6 +100,11 @@ impl Isa for Dsp {
     #[inline(always)]
     fn depthwise(self, op: &Conv<'_>, input: &[i8], output: &mut [i8]) -> bool {
         depthwise::depthwise(op, input, output)
+    }
+
+    #[inline(always)]
+    fn pool(self, op: &Pool, input: &[i8], output: &mut [i8]) -> bool {
+        pool::pool(op, input, output)
     }
 
     #[inline(always)]

@@ -235,16 +235,55 @@ pub(super) fn widen<const COUNT: usize>(
     let line = columns * channels;
     // A start in the padding is a huge number here.
     let inside = top < height && rows <= height - top && left < width && columns <= width - left;
-    if !inside || pitch != channels || line % 4 != 0 {
+    if !inside || pitch != channels {
         gather(op, channel, channels, input, start, bytes);
         expand::<COUNT>(bytes, place);
         return;
     }
-    for y in 0..rows {
+    let lines = (0..rows).filter_map(|y| {
         let from = ((top + y) * width + left) * pitch;
-        let (Some(line), Some(place)) = (input.get(from..from + line), place.get_mut(y * line / 2 * COUNT..)) else {
-            return;
-        };
-        expand::<COUNT>(line, place);
+        input.get(from..from + line)
+    });
+    if line % 4 == 0 {
+        for (y, line) in lines.enumerate() {
+            expand::<COUNT>(line, place.get_mut(y * line.len() / 2 * COUNT..).unwrap_or_default());
+        }
+    } else {
+        for (line, to) in lines.zip(bytes.chunks_exact_mut(line)) {
+            copy(line, to);
+        }
+        expand::<COUNT>(bytes, place);
+    }
+}
+
+/// Copies some bytes, such as nine: a call would take as long as the copy.
+#[inline(always)]
+fn copy(from: &[i8], to: &mut [i8]) {
+    let len = from.len().min(to.len());
+    // SAFETY: words, at any alignment, then bytes, `len` in all, are read from `from` and written to `to`.
+    unsafe {
+        asm!(
+            "subs {len}, #4",
+            "blo 3f",
+            "2:",
+            "ldr {word}, [{from}], #4",
+            "str {word}, [{to}], #4",
+            "subs {len}, #4",
+            "bhs 2b",
+            "3:",
+            "adds {len}, #4",
+            "beq 5f",
+            "4:",
+            "ldrb {word}, [{from}], #1",
+            "strb {word}, [{to}], #1",
+            "subs {len}, #1",
+            "bne 4b",
+            "5:",
+            from = inout(reg) from.as_ptr() => _,
+            to = inout(reg) to.as_mut_ptr() => _,
+            len = inout(reg) len => _,
+            word = out(reg) _,
+            options(nostack),
+        );
     }
 }

@@ -131,36 +131,16 @@ pub(super) fn depthwise(op: &Conv<'_>, input: &[i8], output: &mut [i8]) -> bool 
     if op.window.kernel != [3, 3] || channels % 4 != 0 || per_strip == 0 || !super::is_short(op.requant.shift) {
         return false;
     }
-    let width = usize::from(op.output.width);
-    let mut strip = [[[0; 2]; COLUMNS]; 3];
+    let (mut four, mut strip) = (Four::EMPTY, [[[0; 2]; COLUMNS]; 3]);
     for channel in (0..channels).step_by(4) {
-        let Some(four) = Four::new(op, channel) else { return false };
-        for column in (0..width).step_by(per_strip) {
-            let count = per_strip.min(width - column);
-            let columns = (count - 1) * step + 3;
-            // Rows of the map that the strip holds end before this one.
-            let mut filled = isize::MIN;
-            for (y, out) in output.chunks_exact_mut(width * channels).enumerate() {
-                let [top, left] = op.window.start(y, column);
-                for row in top.max(filled)..top + 3 {
-                    let Some(line) = strip.get_mut(row.rem_euclid(3) as usize) else { return false };
-                    fill(op, input, channel, [row, left], line.get_mut(..columns).unwrap_or_default());
-                }
-                filled = top + 3;
-                let Some(out) = out.get_mut(column * channels + channel..) else { return false };
-                let line =
-                    |row: isize| strip.get(row.rem_euclid(3) as usize).map_or(core::ptr::null(), |row| row.as_ptr());
-                let run = Run {
-                    rows: [line(top), line(top + 1), line(top + 2)],
-                    four: &raw const four,
-                    output: out.as_mut_ptr(),
-                    count,
-                    pitch: channels,
-                    step: step * size_of::<Pixel>(),
-                };
-                // SAFETY: a position reads three pixels of each row of the strip, `step` apart, `columns` in all; `out` has
-                // `count` positions of `channels` values from `column` on, and four channels from `channel` on.
-                unsafe { positions(&raw const run) };
+        if !four.load(op, channel) {
+            return false;
+        }
+        for column in (0..usize::from(op.output.width)).step_by(per_strip) {
+            let count = per_strip.min(usize::from(op.output.width) - column);
+            let part = Part { op, channel, column, count };
+            if !part.run(&four, input, output, &mut strip) {
+                return false;
             }
         }
     }
@@ -169,44 +149,96 @@ pub(super) fn depthwise(op: &Conv<'_>, input: &[i8], output: &mut [i8]) -> bool 
 }
 
 impl Four {
-    fn new(op: &Conv<'_>, channel: usize) -> Option<Self> {
-        let channels = usize::from(op.output.channels);
-        let constants = op.requant.four(channel)?;
-        let mut four = Self { bias: [0; 4], taps: [[0; 2]; 9], rescale: [[0; 3]; 4] };
-        for (tap, values) in four.taps.iter_mut().zip(op.weights.chunks_exact(channels)) {
-            let word = u32::from_le_bytes(*values.get(channel..)?.first_chunk()?);
+    const EMPTY: Self = Self { bias: [0; 4], taps: [[0; 2]; 9], rescale: [[0; 3]; 4] };
+
+    /// The constants of the channels from `channel` on; false behind the end.
+    fn load(&mut self, op: &Conv<'_>, channel: usize) -> bool {
+        let Some(constants) = op.requant.four(channel) else { return false };
+        for (tap, values) in self.taps.iter_mut().zip(op.weights.chunks_exact(usize::from(op.output.channels))) {
+            let Some(four) = values.get(channel..).and_then(|values| values.first_chunk()) else { return false };
+            let word = u32::from_le_bytes(*four);
             *tap = [even(word), odd(word)];
         }
         let (bias, multiplier) = (constants.bias.as_chunks::<4>().0, constants.multiplier.as_chunks::<4>().0);
         for lane in 0..4 {
-            four.bias[lane] = i32::from_le_bytes(bias[lane]);
+            self.bias[lane] = i32::from_le_bytes(bias[lane]);
             let shift = u32::from(constants.shift[lane]).wrapping_sub(32);
             let half = (2 * i32::from(op.requant.zero_point) + 1).wrapping_shl(shift) >> 1;
-            four.rescale[lane] = [i32::from_le_bytes(multiplier[lane]), half, shift as i32];
+            self.rescale[lane] = [i32::from_le_bytes(multiplier[lane]), half, shift as i32];
         }
-        Some(four)
+        true
     }
 }
 
-/// Part of a row of the map, or of the padding around it, widened.
-#[inline(always)]
-fn fill(op: &Conv<'_>, input: &[i8], channel: usize, [row, left]: [isize; 2], line: &mut [Pixel]) {
-    let (width, channels) = (usize::from(op.input.width), usize::from(op.input.channels));
-    let zero = u32::from(i16::from(op.input_zero) as u16) * 0x1_0001;
-    let from = (-left).clamp(0, line.len() as isize) as usize;
-    let to = (width as isize - left).clamp(0, line.len() as isize) as usize;
-    if row < 0 || row >= usize::from(op.input.height) as isize || from >= to {
-        line.fill([zero; 2]);
-        return;
+/// Four channels of some neighbouring columns of the output.
+struct Part<'a> {
+    op: &'a Conv<'a>,
+    channel: usize,
+    column: usize,
+    count: usize,
+}
+
+impl Part<'_> {
+    /// All rows of the output; false if a slice is too short.
+    #[inline(always)]
+    fn run(&self, four: &Four, input: &[i8], output: &mut [i8], strip: &mut [[Pixel; COLUMNS]; 3]) -> bool {
+        let &Self { op, channel, column, count } = self;
+        let (channels, step) = (usize::from(op.output.channels), usize::from(op.window.stride[1]));
+        let zero = [u32::from(i16::from(op.input_zero) as u16) * 0x1_0001; 2];
+        // Columns of the strip that lie on the map; the others are padding in every row.
+        let columns = (count - 1) * step + 3;
+        let [_, left] = op.window.start(0, column);
+        let from = (-left).clamp(0, columns as isize) as usize;
+        let to = (usize::from(op.input.width) as isize - left).clamp(from as isize, columns as isize) as usize;
+        for line in &mut *strip {
+            line.get_mut(..columns).unwrap_or_default().fill(zero);
+        }
+        let top_padding = usize::from(op.window.pad[0]);
+        // Rows, counted from the upper edge of the padding, that the strip has seen.
+        let mut seen = top_padding;
+        for (y, out) in output.chunks_exact_mut(usize::from(op.output.width) * channels).enumerate() {
+            let top = y * usize::from(op.window.stride[0]);
+            // What lies above the map has the padding that was there from the start.
+            for row in seen.max(top)..top + 3 {
+                let Some(line) = strip.get_mut(row % 3).and_then(|line| line.get_mut(from..to)) else { return false };
+                if row - top_padding >= usize::from(op.input.height) {
+                    line.fill(zero);
+                } else if !line.is_empty() {
+                    let pixel = (row - top_padding) * usize::from(op.input.width) + (left + from as isize) as usize;
+                    if !widen(input.get(pixel * channels + channel..).unwrap_or_default(), channels, line) {
+                        return false;
+                    }
+                }
+            }
+            seen = seen.max(top + 3);
+            let Some(out) = out.get_mut(column * channels + channel..) else { return false };
+            if out.len() < (count - 1) * channels + 4 {
+                return false;
+            }
+            let line = |row: usize| strip.get(row % 3).map_or(core::ptr::null(), |row| row.as_ptr());
+            let run = Run {
+                rows: [line(top), line(top + 1), line(top + 2)],
+                four,
+                output: out.as_mut_ptr(),
+                count,
+                pitch: channels,
+                step: step * size_of::<Pixel>(),
+            };
+            // SAFETY: a position reads three pixels of each row of the strip, `step` apart, `columns` in all, at most
+            // `COLUMNS`; `out` has room for four values of each of `count` positions, `pitch` apart.
+            unsafe { positions(&raw const run) };
+        }
+        true
     }
-    let (before, rest) = line.split_at_mut(from);
-    let (inside, after) = rest.split_at_mut(to - from);
-    before.fill([zero; 2]);
-    after.fill([zero; 2]);
-    let start = (row as usize * width + (left + from as isize) as usize) * channels + channel;
-    let end = start + (inside.len() - 1) * channels + 4;
-    let Some(source) = input.get(start..end) else { return };
-    // SAFETY: `count` words, `pitch` bytes apart, are read from `source`, at any alignment, and as many pixels written.
+}
+
+/// Words of neighbouring pixels, `pitch` bytes apart, widened; false if there are fewer.
+#[inline(always)]
+fn widen(pixels: &[i8], pitch: usize, line: &mut [Pixel]) -> bool {
+    if line.is_empty() || pixels.len() < (line.len() - 1) * pitch + 4 {
+        return false;
+    }
+    // SAFETY: a word is read, at any alignment, and a pixel written for each of `count`, which is not 0.
     unsafe {
         asm!(
             "2:",
@@ -217,13 +249,14 @@ fn fill(op: &Conv<'_>, input: &[i8], channel: usize, [row, left]: [isize; 2], li
             "strd {even}, {odd}, [{to}], #8",
             "subs {count}, {count}, #1",
             "bne 2b",
-            from = inout(reg) source.as_ptr() => _,
-            to = inout(reg) inside.as_mut_ptr() => _,
-            count = inout(reg) inside.len() => _,
-            pitch = in(reg) channels,
+            from = inout(reg) pixels.as_ptr() => _,
+            to = inout(reg) line.as_mut_ptr() => _,
+            count = inout(reg) line.len() => _,
+            pitch = in(reg) pitch,
             even = out(reg) _,
             odd = out(reg) _,
             options(nostack),
         );
     }
+    true
 }
