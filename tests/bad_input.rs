@@ -164,7 +164,7 @@ fn anchors_without_matching_cuts_are_refused() {
     assert_eq!(
         family.refusal(),
         "family: no cut of `a` answers one of `b`, which needs two blocks whose maps have the rows and columns of a block of the \
-         former: nothing can be stitched"
+         former: nothing can be stitched; `a` has cuts 1..=3 of 16x16x4; `b` has cuts 1..=3 of 32x32x8"
     );
 }
 

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use kernels::arch::Scalar;
-use plan::{ConfigId, Image, TargetId};
+use plan::{ConfigId, Image, SegmentId, SegmentKind, TargetId};
 use runtime::policy::{Left, Policy, Settings};
 use runtime::{Budget, Engine, Limit};
 use simulator::PolicyMemory;
-use stitch::family::{self, FamilySpec};
+use stitch::family::{self, FamilySpec, Space, StitchSpec};
 use stitch::pipeline::{self, Compiled, Options, Quiet, Stage};
 use stitch::report::Facts;
 use stitch::{cut, error, evaluate, simplify, verify};
@@ -96,12 +96,38 @@ fn two_compilations_give_one_image_that_keeps_its_bounds() {
 }
 
 #[test]
+fn configs_of_two_stitches_are_compiled_and_shared_layers_stored_once() {
+    let mut spec = spec();
+    spec.stitch = StitchSpec { space: Space::General, stages: Some(vec![2]), ..StitchSpec::default() };
+    // Verified on every instruction set, as every image is.
+    let bytes = compile(&spec);
+    let image = Image::parse(&bytes).expect("the compiler writes valid images");
+    let ids = || (0..image.configs()).map(ConfigId);
+    let stitches = |id: ConfigId| -> Vec<SegmentId> {
+        let path = image.path(&image.config(id));
+        path.filter(|&segment| image.segment(segment).kind == SegmentKind::Stitch).collect()
+    };
+    let count = |hops: usize| ids().filter(|&id| stitches(id).len() == hops).count();
+    // Small has 2 blocks in the stage, medium 4, large 5: 3 and 4 stitches, and each of the former before 3, 2 or 1 of the
+    // latter.
+    assert_eq!([count(0), count(1), count(2), count(3)], [3, 7, 6, 0]);
+    assert!(ids().filter(|&id| stitches(id).len() == 2).all(|id| image.config(id).overlays > 0), "no correction");
+    let weights = |name: &str| {
+        let id = ids().find(|&id| image.text(image.config(id).name) == name).unwrap_or_else(|| panic!("no {name}"));
+        let op = plan::OpId(image.segment(stitches(id)[0]).first_op);
+        (stitches(id)[0], image.op(op).weights)
+    };
+    let [(first, of_first), (second, of_second)] = ["small.6>medium.8", "small.6>medium.9"].map(weights);
+    assert!(first != second && of_first == of_second, "{first:?} {of_first}, {second:?} {of_second}");
+}
+
+#[test]
 fn a_float_path_that_is_not_the_file_is_refused() {
     let spec = spec();
     let graphs = pipeline::imported(&spec).unwrap_or_else(|error| panic!("{error}"));
     let graphs = graphs.into_iter().map(simplify::simplify).collect::<Result<_, _>>();
     let graphs = graphs.unwrap_or_else(|error| panic!("{error}"));
-    let mut anchors = cut::cut(graphs, cut::Direction::Up).unwrap_or_else(|error| panic!("{error}")).anchors;
+    let mut anchors = cut::cut(graphs, &spec.stitch).unwrap_or_else(|error| panic!("{error}")).anchors;
     let file = spec.anchors[0].read().unwrap_or_else(|error| panic!("{error}"));
     let images = vec![vec![0.5; 32 * 32 * 3]];
     assert!(verify::float_path(&file, &anchors[0].graph, &images).is_ok());

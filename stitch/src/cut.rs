@@ -4,8 +4,12 @@
 //! result of a join (`Add`, `Concat`), or a tensor that is read more than once. In a residual network these are the
 //! stem's output and the output of every residual block. Names play no part.
 
+mod paths;
+
 use crate::error::Error;
+use crate::family::StitchSpec;
 use crate::graph::{Graph, Op};
+use crate::space::window;
 
 /// A cut of one anchor. Cut 0 is the input, the last is the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +42,9 @@ pub struct Pair {
     pub back: usize,
     /// Its cut: blocks `back_cut..` run.
     pub back_cut: usize,
+    /// Number of the layer. Pairs with one number share its weights, and are segments of their own: a segment starts
+    /// from one cut and ends at one, each with its own quantisation.
+    pub layer: usize,
 }
 
 /// Output of the stage.
@@ -47,6 +54,46 @@ pub struct Blocks {
     pub anchors: Vec<AnchorBlocks>,
     /// Stitches to learn.
     pub pairs: Vec<Pair>,
+    /// Stitched configs: pairs in the order in which a path takes them.
+    pub paths: Vec<Vec<usize>>,
+    /// Whether the space has more paths than the description asks for.
+    pub more: bool,
+}
+
+impl Blocks {
+    /// `small.2>medium.3`: leaves `small` at its cut 2, enters `medium` at its cut 3.
+    #[must_use]
+    pub fn pair_name(&self, pair: &Pair) -> String {
+        let name = |anchor: usize| &self.anchors[anchor].graph.name;
+        format!("{}.{}>{}.{}", name(pair.front), pair.front_cut, name(pair.back), pair.back_cut)
+    }
+
+    /// `small.2>medium.3-5>large.7`: the name of the first pair, then for each further one the cut at which it leaves.
+    #[must_use]
+    pub fn path_name(&self, path: &[usize]) -> String {
+        let mut name = String::new();
+        for &number in path {
+            let pair = self.pair_name(&self.pairs[number]);
+            let known = self.anchors[self.pairs[number].front].graph.name.len() + 1;
+            if name.is_empty() { name = pair } else { name = name + "-" + &pair[known..] }
+        }
+        name
+    }
+
+    /// Pairs of anchors, the cheaper first, that no stitch joins.
+    #[must_use]
+    pub fn unmatched(&self) -> Vec<(usize, usize)> {
+        let joined = |small: usize, large: usize| {
+            self.pairs.iter().any(|pair| [(small, large), (large, small)].contains(&(pair.front, pair.back)))
+        };
+        window::pairs(self.anchors.len(), true).filter(|&(small, large)| !joined(small, large)).collect()
+    }
+
+    /// Why no stitch can join two anchors: the maps at their cuts.
+    #[must_use]
+    pub fn mismatch(&self, small: usize, large: usize) -> String {
+        paths::mismatch(&self.anchors, small, large)
+    }
 }
 
 /// Which way stitches lead.
@@ -60,11 +107,11 @@ pub enum Direction {
     Both,
 }
 
-/// Finds the cuts of every anchor and matches those of neighbours.
+/// Finds the cuts of every anchor, matches those of two, and lists the configs of the space.
 ///
 /// # Errors
 /// [`Error::Family`] if inputs or outputs differ, or if no cut of one neighbour answers one of the other.
-pub fn cut(graphs: Vec<Graph>, direction: Direction) -> Result<Blocks, Error> {
+pub fn cut(graphs: Vec<Graph>, spec: &StitchSpec) -> Result<Blocks, Error> {
     let Some(first) = graphs.first() else {
         return Err(Error::Family("no anchors; at least one is needed".into()));
     };
@@ -81,24 +128,7 @@ pub fn cut(graphs: Vec<Graph>, direction: Direction) -> Result<Blocks, Error> {
             }
         }
     }
-    let anchors: Vec<AnchorBlocks> = graphs.into_iter().map(blocks).collect();
-    let mut pairs = vec![];
-    for small in 0..anchors.len().saturating_sub(1) {
-        let up = matches(&anchors, small, small + 1);
-        if up.is_empty() {
-            return Err(Error::Family(format!(
-                "no cut of `{}` answers one of `{}`, which needs two blocks whose maps have the rows and columns of a block \
-                 of the former: nothing can be stitched",
-                anchors[small].graph.name,
-                anchors[small + 1].graph.name
-            )));
-        }
-        pairs.extend(up);
-        if direction == Direction::Both {
-            pairs.extend(matches(&anchors, small + 1, small));
-        }
-    }
-    Ok(Blocks { anchors, pairs })
+    paths::select(graphs.into_iter().map(blocks).collect(), spec)
 }
 
 /// Cuts and blocks of one anchor.
@@ -129,47 +159,4 @@ fn blocks(graph: Graph) -> AnchorBlocks {
         }
     }
     AnchorBlocks { graph, cuts, blocks }
-}
-
-/// Stage-wise matching of unequal depth (SN-Net §1): in each run of cuts with one size of map, block `i` of the back
-/// answers block `⌊i·d₁/d₂⌋` of the front, and a stitch may only move forward.
-fn matches(anchors: &[AnchorBlocks], front: usize, back: usize) -> Vec<Pair> {
-    let (front_stages, back_stages) = (stages(&anchors[front]), stages(&anchors[back]));
-    let mut pairs = vec![];
-    for (size, front_outputs) in &front_stages {
-        let Some((_, back_outputs)) = back_stages.iter().find(|(other, _)| other == size) else { continue };
-        let (front_depth, back_depth) = (front_outputs.len(), back_outputs.len());
-        for block in 1..back_depth {
-            // A deeper front has done the work of `block` blocks when its next block would begin.
-            let answered = block * front_depth / back_depth - usize::from(front_depth > back_depth);
-            // Enter where block `block` begins: at the output of the one before.
-            let (front_cut, back_cut) = (front_outputs[answered], back_outputs[block - 1]);
-            pairs.push(Pair { front, front_cut, back, back_cut });
-        }
-    }
-    pairs.sort_by_key(|pair| (pair.front_cut, pair.back_cut));
-    pairs
-}
-
-/// Inner cuts that are outputs of blocks, grouped by rows and columns. A stem that only opens the first stage counts
-/// as its input, not as a block: it is dropped where the group has another member.
-fn stages(anchor: &AnchorBlocks) -> Vec<([usize; 2], Vec<usize>)> {
-    let mut stages: Vec<([usize; 2], Vec<usize>)> = vec![];
-    let inner = 1..anchor.cuts.len().saturating_sub(1);
-    for cut in inner {
-        let [height, width, _] = anchor.cuts[cut].shape;
-        match stages.last_mut() {
-            Some((size, cuts)) if *size == [height, width] => cuts.push(cut),
-            _ => stages.push(([height, width], vec![cut])),
-        }
-    }
-    if let Some((_, cuts)) = stages.first_mut() {
-        let stem_only = anchor.blocks.first().is_some_and(|block| {
-            block.iter().all(|&node| !matches!(anchor.graph.nodes[node].op, Op::Add { .. } | Op::Concat { .. }))
-        });
-        if stem_only && cuts.len() > 1 {
-            cuts.remove(0);
-        }
-    }
-    stages
 }

@@ -26,7 +26,7 @@ pub struct FamilySpec {
     pub input: InputSpec,
     /// Image sets.
     pub data: DataSpec,
-    /// How stitches are learned.
+    /// Which stitches there are and how they are learned.
     #[serde(default)]
     pub stitch: StitchSpec,
     /// What may ship.
@@ -83,16 +83,61 @@ pub struct DataSpec {
     pub test: PathBuf,
 }
 
-/// How stitches are learned.
+/// Which stitches there are and how they are learned.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct StitchSpec {
-    /// Which way stitches lead.
+    /// Which configs there are.
+    pub space: Space,
+    /// Which way stitches lead; for [`Space::Stages`] and [`Space::General`].
     pub direction: Direction,
+    /// Between equally deep stages; for [`Space::V1`] and [`Space::General`], as are the next four.
+    pub window: Option<WindowSpec>,
+    /// Between equally deep stages only from a block to a later one.
+    pub advancing: bool,
+    /// Stages of the anchor that is left to stitch in, counted from 0; all if not given.
+    pub stages: Option<Vec<usize>>,
+    /// Stitch every pair of anchors, not only neighbours.
+    pub all_pairs: bool,
+    /// Share layers between unequally deep stages as published checkpoints do, one off (SN-Net §1.5).
+    pub shifted_layers: bool,
+    /// Stitches of a config at most: 1 for [`Space::V1`], 2 for [`Space::General`] if not given.
+    pub hops: Option<usize>,
+    /// Configs at most, anchors included; the first ones are taken.
+    pub max_configs: usize,
+    /// Multiply-accumulates of a stitched config at most.
+    pub max_macs: Option<u64>,
+    /// Flash of the segments of a stitched config at most.
+    pub max_flash_bytes: Option<u64>,
     /// Ridge of the least squares, as a part of the mean of the Gram matrix' diagonal.
     pub ridge: f64,
     /// Whether the statistics of suffixes are corrected.
     pub corrections: bool,
+}
+
+/// Which configs a family has; [`crate::space`] lists them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Space {
+    /// One stitch, before every block of a stage but its first.
+    #[default]
+    Stages,
+    /// SN-Net: one stitch up, from a sliding window.
+    V1,
+    /// SN-Netv2: up, down, down and up, up and down.
+    V2,
+    /// Every path of up to `hops` of the window's stitches.
+    General,
+}
+
+/// A window that slides over the blocks of a stage.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WindowSpec {
+    /// Blocks of the window.
+    pub kernel: usize,
+    /// Blocks from one window to the next.
+    pub stride: usize,
 }
 
 /// What may ship.
@@ -107,7 +152,64 @@ pub struct Limits {
 
 impl Default for StitchSpec {
     fn default() -> Self {
-        Self { direction: Direction::Up, ridge: 1e-3, corrections: true }
+        Self {
+            space: Space::Stages,
+            direction: Direction::Up,
+            window: None,
+            advancing: false,
+            stages: None,
+            all_pairs: false,
+            shifted_layers: false,
+            hops: None,
+            max_configs: 4096,
+            max_macs: None,
+            max_flash_bytes: None,
+            ridge: 1e-3,
+            corrections: true,
+        }
+    }
+}
+
+impl StitchSpec {
+    /// What is wrong with it.
+    fn fault(&self) -> Option<String> {
+        let windowed = matches!(self.space, Space::V1 | Space::General);
+        let idle = [
+            ("window", self.window.is_some()),
+            ("advancing", self.advancing),
+            ("stages", self.stages.is_some()),
+            ("all_pairs", self.all_pairs),
+            ("shifted_layers", self.shifted_layers),
+            ("hops", self.hops.is_some()),
+        ];
+        if let Some((name, _)) = idle.iter().find(|(_, given)| *given && !windowed) {
+            return Some(format!("stitch.{name} is given, and only the spaces \"v1\" and \"general\" know it"));
+        }
+        if self.direction == Direction::Both && matches!(self.space, Space::V1 | Space::V2) {
+            let what = "stitch.direction is \"both\", and only the spaces \"stages\" and \"general\" know it: \"v1\" leads up, \
+                        \"v2\" both ways";
+            return Some(what.into());
+        }
+        if let Some(WindowSpec { kernel, stride }) = self.window
+            && !(1..=kernel).contains(&stride)
+        {
+            return Some(format!(
+                "stitch.window has kernel {kernel} and stride {stride}; a kernel from 1 and a stride from 1 to the kernel \
+                     are expected: no block is left out"
+            ));
+        }
+        if let Some(hops) = self.hops.filter(|hops| !(1..=16).contains(hops)) {
+            return Some(format!("stitch.hops is {hops}; 1 to 16 stitches are expected"));
+        }
+        if !(1..=plan::layout::MAX_RECORDS).contains(&self.max_configs) {
+            let most = plan::layout::MAX_RECORDS;
+            return Some(format!("stitch.max_configs is {}; 1 to {most} are expected", self.max_configs));
+        }
+        let ridge = self.ridge;
+        if !(ridge.is_finite() && ridge >= 0.0) {
+            return Some(format!("stitch.ridge is {ridge}; a number from 0 is expected"));
+        }
+        None
     }
 }
 
@@ -141,9 +243,8 @@ pub fn read(path: &Path) -> Result<FamilySpec, Error> {
     if let Some(label) = spec.labels.iter().find(|label| label.contains('\n') || label.is_empty()) {
         return Err(bad(format!("label {label:?}: a label is one line of text")));
     }
-    let ridge = spec.stitch.ridge;
-    if !(ridge.is_finite() && ridge >= 0.0) {
-        return Err(bad(format!("stitch.ridge is {ridge}; a number from 0 is expected")));
+    if let Some(fault) = spec.stitch.fault() {
+        return Err(bad(fault));
     }
     let names = || spec.anchors.iter().map(|anchor| &anchor.name);
     if let Some(name) = names().chain([&spec.name]).find(|name| name.contains('\n') || name.is_empty()) {
@@ -160,4 +261,54 @@ pub fn read(path: &Path) -> Result<FamilySpec, Error> {
     spec.data.calibration = directory.join(&spec.data.calibration);
     spec.data.test = directory.join(&spec.data.test);
     Ok(spec)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fault(text: &str) -> Option<String> {
+        match toml::from_str::<StitchSpec>(text) {
+            Ok(spec) => spec.fault(),
+            Err(error) => Some(error.message().into()),
+        }
+    }
+
+    #[test]
+    fn a_space_is_read_or_refused_with_what_would_do() {
+        let accepted = [
+            "",
+            "space = \"stages\"\ndirection = \"both\"",
+            "space = \"v1\"\nwindow = { kernel = 3, stride = 2 }\nall_pairs = true\nhops = 2",
+            "space = \"v2\"\nmax_configs = 134\nmax_macs = 5_000_000\nmax_flash_bytes = 1_000_000",
+            "space = \"general\"\nhops = 3\ndirection = \"both\"\nadvancing = true\nstages = [1, 2]",
+        ];
+        for text in accepted {
+            assert_eq!(fault(text), None, "{text}");
+        }
+        let refused = [
+            ("space = \"v3\"", "unknown variant `v3`, expected one of `stages`, `v1`, `v2`, `general`"),
+            ("hops = 2", "stitch.hops is given, and only the spaces \"v1\" and \"general\" know it"),
+            (
+                "space = \"v2\"\nwindow = { kernel = 2, stride = 1 }",
+                "stitch.window is given, and only the spaces \"v1\" and \"general\" know it",
+            ),
+            (
+                "space = \"v1\"\ndirection = \"both\"",
+                "stitch.direction is \"both\", and only the spaces \"stages\" and \"general\" know it: \"v1\" leads up, \"v2\" \
+                 both ways",
+            ),
+            (
+                "space = \"v1\"\nwindow = { kernel = 2, stride = 3 }",
+                "stitch.window has kernel 2 and stride 3; a kernel from 1 and a stride from 1 to the kernel are expected: no \
+                 block is left out",
+            ),
+            ("space = \"general\"\nhops = 17", "stitch.hops is 17; 1 to 16 stitches are expected"),
+            ("max_configs = 0", "stitch.max_configs is 0; 1 to 65535 are expected"),
+            ("ridge = -1.0", "stitch.ridge is -1; a number from 0 is expected"),
+        ];
+        for (text, expected) in refused {
+            assert_eq!(fault(text).as_deref(), Some(expected), "{text}");
+        }
+    }
 }

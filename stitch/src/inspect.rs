@@ -26,7 +26,11 @@ pub fn inspect(path: &Path) -> Result<()> {
         }
         bail!("{first}; {} of {} anchors can be compiled", graphs.len(), names.len());
     }
-    print!("{}", describe(&cut::cut(graphs, spec.stitch.direction)?));
+    let blocks = cut::cut(graphs, &spec.stitch)?;
+    print!("{}", describe(&blocks));
+    for (small, large) in blocks.unmatched().into_iter().filter(|_| spec.stitch.all_pairs) {
+        println!("{}", blocks.mismatch(small, large));
+    }
     println!("\nNothing is unsupported. Next: stitchnet compile {} -o {}.snet", path.display(), spec.name);
     Ok(())
 }
@@ -51,7 +55,20 @@ fn describe(blocks: &Blocks) -> String {
         }
         lines.push(String::new());
     }
-    lines.push(format!("{} stitches, from a cut of one anchor to a cut of another", blocks.pairs.len()));
+    let most = blocks.paths.iter().map(Vec::len).max().unwrap_or(0);
+    let count = |hops: usize| blocks.paths.iter().filter(|path| path.len() == hops).count();
+    let counts: Vec<String> = (1..=most).map(|hops| format!("{} with {hops}", count(hops))).collect();
+    let anchors = blocks.anchors.len();
+    let configs = anchors + blocks.paths.len();
+    lines.push(format!("{configs} configs: {anchors} anchors, by number of stitches {}", counts.join(", ")));
+    if blocks.more {
+        lines.push("the space has more; stitch.max_configs leaves them out".into());
+    }
+    let layers = blocks.pairs.iter().map(|pair| pair.layer + 1).max().unwrap_or(0);
+    lines.push(format!(
+        "{} stitches of {layers} layers, from a cut of one anchor to a cut of another",
+        blocks.pairs.len()
+    ));
     for pair in &blocks.pairs {
         let (front, back) = (&blocks.anchors[pair.front], &blocks.anchors[pair.back]);
         lines.push(format!(

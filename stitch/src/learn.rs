@@ -16,7 +16,7 @@ use crate::error::Error;
 use crate::float;
 use crate::graph::{Clamp, Node, Op, Window};
 use crate::network::{Correction, Cut, Kind, Path, Segment, Stitched};
-use least_squares::Moments;
+use least_squares::{Linear, Moments};
 
 /// Fewer images than this do not determine a stitch.
 pub const MIN_IMAGES: usize = 16;
@@ -35,7 +35,8 @@ pub struct Options {
     pub corrections: bool,
 }
 
-/// Learns every stitch of `blocks` from normalised images `[H, W, C]`; `advance` is called once per path.
+/// Learns every stitch of `blocks` from normalised images `[H, W, C]`; `advance` is called once per path. A layer that
+/// several pairs share is one least-squares problem over the pixels of all of them.
 ///
 /// # Errors
 /// [`Error::TooFewImages`]; [`Error::Stage`] if activations are not finite.
@@ -52,23 +53,31 @@ pub fn learn(
     let runs = (0..blocks.anchors.len())
         .map(|anchor| AnchorRun::new(&stitched, anchor, images))
         .collect::<Result<Vec<_>, _>>()?;
+    let layers = layers(&stitched, blocks, &runs, options.ridge)?;
+    let first = stitched.segments.len();
     for pair in &blocks.pairs {
-        let front = &runs[pair.front].cuts[pair.front_cut];
-        let back = &runs[pair.back].cuts[pair.back_cut];
-        let segment = stitch(&stitched, blocks, pair, front, back, options.ridge)?;
-        let number = stitched.segments.len();
-        let prefix = &stitched.paths[pair.front].segments[..pair.front_cut];
-        let suffix = &stitched.paths[pair.back].segments[pair.back_cut..];
-        let segments: Vec<usize> = prefix.iter().copied().chain([number]).chain(suffix.iter().copied()).collect();
-        let name = segment.name.clone();
+        let segment = stitch(&stitched, blocks, pair, &layers[pair.layer]);
         stitched.segments.push(segment);
+    }
+    for path in &blocks.paths {
+        let Some(start) = path.first().map(|&pair| &blocks.pairs[pair]) else { continue };
+        let mut segments = stitched.paths[start.front].segments.clone();
+        for &number in path {
+            let pair = &blocks.pairs[number];
+            // What is left of the anchor behind the cut gives way to the stitch and to the rest of the other.
+            let rest = stitched.paths[pair.front].segments.len() - pair.front_cut;
+            segments.truncate(segments.len() - rest);
+            segments.push(first + number);
+            segments.extend(&stitched.paths[pair.back].segments[pair.back_cut..]);
+        }
         let corrections = if options.corrections {
-            let start = &front[..front.len().min(CORRECTION_IMAGES)];
-            correct(&stitched, &segments[pair.front_cut..], start, &runs[pair.back])
+            let front = &runs[start.front].cuts[start.front_cut];
+            let values = &front[..front.len().min(CORRECTION_IMAGES)];
+            correct(&stitched, &segments[start.front_cut..], values, &runs)
         } else {
             vec![]
         };
-        stitched.paths.push(Path { name, segments, corrections });
+        stitched.paths.push(Path { name: blocks.path_name(path), segments, corrections });
         advance();
     }
     Ok(stitched)
@@ -212,30 +221,31 @@ fn channel_means(images: &[Vec<f32>], channels: usize) -> Vec<f64> {
     (0..channels).map(|channel| sums.iter().map(|sums| sums[channel]).sum::<f64>() / count.max(1) as f64).collect()
 }
 
-/// The stitch of a pair. It has no clamp, although targets are often clamped at 0: a clamp always lowers the squared
-/// error at such a cut, so that error cannot judge it.
-fn stitch(
-    stitched: &Stitched,
-    blocks: &Blocks,
-    pair: &Pair,
-    front: &[Vec<f32>],
-    back: &[Vec<f32>],
-    ridge: f64,
-) -> Result<Segment, Error> {
-    let cut_of = |anchor: usize, position: usize| {
-        let segment = stitched.paths[anchor].segments[position];
-        stitched.segments[segment].from
-    };
-    let (from, to) = (cut_of(pair.front, pair.front_cut), cut_of(pair.back, pair.back_cut));
-    let (input, output) = (stitched.cuts[from].shape, stitched.cuts[to].shape);
-    let name = format!(
-        "{}.{}>{}.{}",
-        blocks.anchors[pair.front].graph.name, pair.front_cut, blocks.anchors[pair.back].graph.name, pair.back_cut
-    );
+/// The weights of every layer.
+fn layers(stitched: &Stitched, blocks: &Blocks, runs: &[AnchorRun], ridge: f64) -> Result<Vec<Linear>, Error> {
+    let mut sums: Vec<Option<Moments>> = vec![];
+    for pair in &blocks.pairs {
+        let found = moments(stitched, blocks, pair, runs)?;
+        sums.resize(sums.len().max(pair.layer + 1), None);
+        match &mut sums[pair.layer] {
+            Some(sum) => sum.add(&found),
+            empty => *empty = Some(found),
+        }
+    }
+    Ok(sums.into_iter().flatten().map(|sum| sum.solve(ridge)).collect())
+}
+
+/// Second moments of what a pair maps, over all images.
+fn moments(stitched: &Stitched, blocks: &Blocks, pair: &Pair, runs: &[AnchorRun]) -> Result<Moments, Error> {
+    let [(_, input), (_, output)] = ends(stitched, pair);
     let refuse = |error: ndarray::ShapeError| Error::Stage {
         stage: "learn",
-        what: format!("stitch {name}: maps {input:?} and {output:?} [H, W, C] do not match: {error}"),
+        what: format!(
+            "stitch {}: maps {input:?} and {output:?} [H, W, C] do not match: {error}",
+            blocks.pair_name(pair)
+        ),
     };
+    let (front, back) = (&runs[pair.front].cuts[pair.front_cut], &runs[pair.back].cuts[pair.back_cut]);
     let moments = front
         .par_iter()
         .zip(back)
@@ -249,7 +259,22 @@ fn stitch(
     // Summed in the order of the images, whatever thread made them.
     let mut sum = Moments::zero(input[2], output[2]);
     moments.iter().for_each(|image| sum.add(image));
-    let fit = sum.solve(ridge);
+    Ok(sum)
+}
+
+/// Cut and shape that a stitch starts from and that it reaches.
+fn ends(stitched: &Stitched, pair: &Pair) -> [(usize, [usize; 3]); 2] {
+    [(pair.front, pair.front_cut), (pair.back, pair.back_cut)].map(|(anchor, position)| {
+        let cut = stitched.segments[stitched.paths[anchor].segments[position]].from;
+        (cut, stitched.cuts[cut].shape)
+    })
+}
+
+/// The stitch of a pair. It has no clamp, although targets are often clamped at 0: a clamp always lowers the squared
+/// error at such a cut, so that error cannot judge it.
+fn stitch(stitched: &Stitched, blocks: &Blocks, pair: &Pair, fit: &Linear) -> Segment {
+    let [(from, input), (to, output)] = ends(stitched, pair);
+    let name = blocks.pair_name(pair);
     let weights = Array4::from_shape_fn([output[2], 1, 1, input[2]], |(o, _, _, i)| fit.weights[[o, i]] as f32);
     let bias = fit.bias.iter().map(|&value| value as f32).collect();
     let window = Window { kernel: [1, 1], stride: [1, 1], pad: [0; 4] };
@@ -257,17 +282,17 @@ fn stitch(
     let nodes = vec![Node { name: name.clone(), op, inputs: vec![0], output: 1 }];
     let tensors = vec![input, output];
     let macs = nodes.iter().map(|node| node.macs(&tensors)).sum();
-    Ok(Segment { kind: Kind::Stitch, name, from, to, tensors, nodes, input: 0, output: 1, macs })
+    Segment { kind: Kind::Stitch, name, from, to, tensors, nodes, input: 0, output: 1, macs }
 }
 
-/// Biases that bring the means of the suffix back to those of the anchor, layer by layer. `segments` starts with the
+/// Biases that bring the means of the blocks behind a stitch back to those of their anchors, layer by layer. `segments` starts with the
 /// stitch, `start` holds what it reads.
-fn correct(stitched: &Stitched, segments: &[usize], start: &[Vec<f32>], anchor: &AnchorRun) -> Vec<Correction> {
+fn correct(stitched: &Stitched, segments: &[usize], start: &[Vec<f32>], runs: &[AnchorRun]) -> Vec<Correction> {
     let mut corrections = vec![];
     let mut values = start.to_vec();
     for &number in segments {
         let segment = &stitched.segments[number];
-        let means = anchor.means.iter().find(|(other, _)| *other == number);
+        let means = runs.iter().flat_map(|run| &run.means).find(|(other, _)| *other == number);
         values = layer_by_layer(segment, &values, |node, images| {
             let (Some((_, means)), Op::Conv { bias, .. }) = (means, &segment.nodes[node].op) else { return };
             let found = channel_means(images, bias.len());

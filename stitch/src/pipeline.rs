@@ -106,13 +106,13 @@ pub fn compile(spec: &FamilySpec, options: Options, progress: &dyn Progress) -> 
     stop_after!(Simplify, listed(&graphs));
     check_shapes(spec, &graphs)?;
     begin(Stage::Cut, 0);
-    let blocks = cut::cut(graphs, spec.stitch.direction)?;
+    let blocks = cut::cut(graphs, &spec.stitch)?;
     stop_after!(Cut, text::print_blocks(&blocks));
     let data = Data::read(spec, options.score_images)?;
     for (anchor, blocks) in spec.anchors.iter().zip(&blocks.anchors) {
         verify::float_path(&anchor.read()?, &blocks.graph, &data.samples)?;
     }
-    begin(Stage::Learn, blocks.pairs.len());
+    begin(Stage::Learn, blocks.paths.len());
     let learning = learn::Options { ridge: spec.stitch.ridge, corrections: spec.stitch.corrections };
     let stitched = learn::learn(&blocks, &data.samples, learning, &advance)?;
     stop_after!(Learn, text::print_stitched(&stitched));

@@ -51,7 +51,7 @@ fn every_form_of_an_op_is_written_as_it_is_computed() {
     ];
     for graph in graphs {
         let what = format!("{:?}", graph.nodes[0].op);
-        let blocks = cut::cut(vec![graph.clone()], cut::Direction::Up).expect("one anchor");
+        let blocks = cut::cut(vec![graph.clone()], &crate::family::StitchSpec::default()).expect("one anchor");
         let stitched = skeleton(&blocks);
         let judge = Judge::of_path(&stitched, &stitched.paths[0]).expect("a model");
         for image in images(2) {

@@ -53,9 +53,10 @@ pub(crate) fn images(count: usize) -> Vec<Vec<f32>> {
 
 /// Two anchors, one stitch from cut 2 to cut 2.
 pub(crate) fn family(front: Graph, back: Graph) -> Blocks {
-    let mut blocks = cut::cut(vec![front, back], cut::Direction::Up).expect("a family");
+    let mut blocks = cut::cut(vec![front, back], &crate::family::StitchSpec::default()).expect("a family");
     assert_eq!(blocks.anchors[0].cuts.len(), 5);
-    blocks.pairs = vec![Pair { front: 0, front_cut: 2, back: 1, back_cut: 2 }];
+    blocks.pairs = vec![Pair { front: 0, front_cut: 2, back: 1, back_cut: 2, layer: 0 }];
+    blocks.paths = vec![vec![0]];
     blocks
 }
 
@@ -103,6 +104,86 @@ fn a_stitch_to_the_same_weights_is_the_identity() {
         );
     }
     assert!(stitched.paths.iter().all(|path| path.corrections.is_empty()));
+}
+
+#[test]
+fn a_path_of_two_stitches_to_the_same_weights_is_the_anchor() {
+    let graphs = ["a", "b", "c"].map(|name| anchor(name, 5, 1));
+    let mut blocks = cut::cut(graphs.into(), &crate::family::StitchSpec::default()).expect("a family");
+    let pair = |front: usize, cut: usize| Pair { front, front_cut: cut, back: front + 1, back_cut: cut, layer: front };
+    blocks.pairs = vec![pair(0, 1), pair(1, 2)];
+    blocks.paths = vec![vec![0], vec![0, 1]];
+    let images = images(40);
+    let stitched = learn(&blocks, &images, OPTIONS, &|| ()).expect("learned");
+    let names: Vec<&str> = stitched.paths.iter().map(|path| path.name.as_str()).collect();
+    assert_eq!(names, ["a", "b", "c", "a.1>b.1", "a.1>b.1-2>c.2"]);
+    let path = stitched.paths[4].segments.iter().map(|&segment| stitched.segments[segment].name.as_str());
+    assert_eq!(path.collect::<Vec<_>>(), ["a.0", "a.1>b.1", "b.1", "b.2>c.2", "c.2", "c.3"]);
+    for image in &images {
+        assert!(distance(&follow(&stitched, 4, image), &follow(&stitched, 2, image)) < 1e-8);
+    }
+}
+
+#[test]
+fn both_legs_behind_a_stitch_get_the_means_of_their_anchors() {
+    let graphs = [anchor("a", 3, 4), anchor("b", 8, 5), anchor("c", 8, 6)];
+    let mut blocks = cut::cut(graphs.into(), &crate::family::StitchSpec::default()).expect("a family");
+    let pair = |front: usize, cut: usize| Pair { front, front_cut: cut, back: front + 1, back_cut: cut, layer: front };
+    (blocks.pairs, blocks.paths) = (vec![pair(0, 1), pair(1, 2)], vec![vec![0, 1]]);
+    let images = images(64);
+    let stitched = learn(&blocks, &images, OPTIONS, &|| ()).expect("learned");
+    let corrected: Vec<&str> =
+        stitched.paths[3].corrections.iter().map(|of| stitched.segments[of.segment].name.as_str()).collect();
+    assert!(corrected.contains(&"b.1") && corrected.contains(&"c.2"), "{corrected:?}");
+    let means = |path: usize| {
+        let outputs: Vec<Vec<f32>> = images.iter().map(|image| follow(&stitched, path, image)).collect();
+        channel_means(&outputs, 4)
+    };
+    for (found, expected) in means(3).iter().zip(means(2)) {
+        assert!((found - expected).abs() < 1e-4, "{found} {expected}");
+    }
+}
+
+/// Normal equations of the two problems together: what is left over is orthogonal to the inputs, and sums to 0.
+#[test]
+fn a_shared_layer_solves_the_problems_of_all_its_pairs_together() {
+    let mut blocks = family(anchor("a", 3, 4), anchor("b", 4, 5));
+    let pair = |front_cut: usize, back_cut: usize| Pair { front: 0, front_cut, back: 1, back_cut, layer: 0 };
+    (blocks.pairs, blocks.paths) = (vec![pair(1, 2), pair(2, 3)], vec![vec![0], vec![1]]);
+    let images = images(20);
+    let stitched = learn(&blocks, &images, Options { ridge: 0.0, corrections: false }, &|| ()).expect("learned");
+    let stitches: Vec<&Segment> = stitched.segments.iter().filter(|segment| segment.kind == Kind::Stitch).collect();
+    assert_eq!(stitches.len(), 2, "a segment per pair of cuts");
+    assert_eq!(stitches[0].nodes[0].op, stitches[1].nodes[0].op);
+    assert_ne!(stitches[0].from, stitches[1].from);
+    let at = |anchor: usize, cut: usize, image: &[f32]| {
+        stitched.paths[anchor].segments[..cut].iter().fold(image.to_vec(), |values, &number| {
+            let segment = &stitched.segments[number];
+            float::run(&segment.nodes, &segment.tensors, segment.input, &values).swap_remove(segment.output)
+        })
+    };
+    // Per pair: the products of residuals with inputs and with 1, and their sizes.
+    let mut sums = [[[0.0f64; 4]; 4]; 2];
+    let mut size = 0.0;
+    for image in &images {
+        for (pair, stitch) in stitches.iter().enumerate() {
+            let (x, y) = (at(0, pair + 1, image), at(1, pair + 2, image));
+            let found = float::run(&stitch.nodes, &stitch.tensors, 0, &x).swap_remove(1);
+            for (pixel, x) in x.chunks(3).enumerate() {
+                for channel in 0..4 {
+                    let residual = f64::from(y[pixel * 4 + channel] - found[pixel * 4 + channel]);
+                    for (input, x) in x.iter().chain([&1.0]).enumerate() {
+                        sums[pair][channel][input] += residual * f64::from(*x);
+                        size += (residual * f64::from(*x)).abs();
+                    }
+                }
+            }
+        }
+    }
+    let most = |sums: &[[f64; 4]; 4]| sums.iter().flatten().fold(0.0f64, |most, sum| most.max(sum.abs())) / size;
+    let mut together = sums[0];
+    together.iter_mut().flatten().zip(sums[1].iter().flatten()).for_each(|(sum, other)| *sum += other);
+    assert!(most(&together) < 1e-6 && most(&sums[0]) > 1e-3, "{} {}", most(&together), most(&sums[0]));
 }
 
 #[test]

@@ -31,6 +31,9 @@ pub(super) fn print_blocks(blocks: &Blocks) -> String {
             pair.back_cut
         );
     }
+    for path in blocks.paths.iter().filter(|path| path.len() > 1) {
+        let _ = writeln!(text, "config {}", blocks.path_name(path));
+    }
     text
 }
 
