@@ -281,6 +281,8 @@ fn two_way_has_the_135_published_routes() {
     assert_eq!(runs(&anchors, &used), (894, 2_412));
     let sizes = |gap| two_way::groups(&macs(&anchors, &used), gap).iter().map(Vec::len).collect::<Vec<_>>();
     assert_eq!(sizes(1_000_000_000), [1, 12, 12, 12, 12, 12, 12, 12, 12, 12, 12, 12, 1]);
+    // Measured from the first of the group, not from the one before.
+    assert_eq!(two_way::groups(&[9, 1, 3, 5, 2], 2), [vec![1, 4, 2], vec![3], vec![0]]);
 }
 
 #[test]

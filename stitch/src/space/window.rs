@@ -103,20 +103,17 @@ pub(crate) fn stage_wise(
 }
 
 /// `(a, b, layer)` of a window that slides over `depth` blocks: all ordered pairs within it that an earlier one has not
-/// had. Its layer is its number among windows that have something new.
+/// had. Its layer is its number; only the last windows, which are cut short, can have nothing new.
 #[must_use]
 pub fn paired(depth: usize, kernel: usize, stride: usize) -> Vec<(usize, usize, usize)> {
     let mut found: Vec<(usize, usize, usize)> = vec![];
-    let mut layer = 0;
-    for start in (0..depth).step_by(stride.max(1)) {
+    for (layer, start) in (0..depth).step_by(stride.max(1)).enumerate() {
         let window = start..(start + kernel).min(depth);
-        let before = found.len();
         for (a, b) in window.clone().flat_map(|a| window.clone().map(move |b| (a, b))) {
-            if !found[..before].iter().any(|&(other_a, other_b, _)| (a, b) == (other_a, other_b)) {
+            if !found.iter().any(|&(other_a, other_b, _)| (a, b) == (other_a, other_b)) {
                 found.push((a, b, layer));
             }
         }
-        layer += usize::from(found.len() > before);
     }
     found
 }
