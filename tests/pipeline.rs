@@ -8,6 +8,7 @@ use plan::{ConfigId, Image, SegmentId, SegmentKind, TargetId};
 use runtime::policy::{Left, Policy, Settings};
 use runtime::{Budget, Engine, Limit};
 use simulator::PolicyMemory;
+use stitch::evaluate::Way;
 use stitch::family::{self, FamilySpec, Space, StitchSpec};
 use stitch::pipeline::{self, Compiled, Options, Quiet, Stage};
 use stitch::report::Facts;
@@ -50,7 +51,8 @@ fn two_compilations_give_one_image_that_keeps_its_bounds() {
     let mut engine = Engine::new(Scalar, image, &mut arena).expect("the arena is the image's own");
     let pixels: Vec<u8> = (0..engine.input_mut().len()).map(|index| (index * 7 % 251) as u8).collect();
     engine.preprocess(&pixels).expect("the size is the image's own");
-    let found = evaluate::answers(&mut engine).expect("they run");
+    let tree = evaluate::tree_of(&image);
+    let found = evaluate::answers(&mut engine, Way::Shared(&tree)).expect("they run");
     let mut starts = BTreeSet::new();
     let mut alone = 0;
     for id in (0..image.configs()).map(ConfigId) {
@@ -61,8 +63,8 @@ fn two_compilations_give_one_image_that_keeps_its_bounds() {
         alone += path.len();
         starts.extend((1..=path.len()).map(|len| path[..len].to_vec()));
     }
-    assert_eq!(found.segments, starts.len());
-    assert!(found.segments < alone * 3 / 4, "{} segments instead of {alone}", found.segments);
+    assert_eq!(tree.steps.len(), starts.len());
+    assert!(tree.steps.len() < alone * 3 / 4, "{} segments instead of {alone}", tree.steps.len());
 
     // A run that has begun as the costliest config can be handed a path that ends sooner, and bytes stay equal.
     let mut arena = vec![0; image.meta().arena_bytes as usize];

@@ -39,7 +39,7 @@ mod validate;
 #[cfg(any(test, feature = "alloc"))]
 mod write;
 
-pub use bytes::{checksum, seal};
+pub use bytes::{checksum, crc32, seal};
 pub use error::{ImageError, Rule, Section};
 pub use image::Image;
 pub use record::{

@@ -258,4 +258,4 @@ fn own_bytes(writer: &ImageWriter, paths: &[IntegerPath]) -> Vec<u32> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,40 +1,25 @@
 //! Stage 10, scores: top-1 of every config, with the integers that the device will use and, beside them, in float.
+//!
+//! Paths form a [`Tree`] of shared starts. For each image, every step of it runs once, whatever the number of configs
+//! behind it; a config gives the same bytes so as it gives alone.
+
+pub mod tree;
+
+use std::collections::BTreeMap;
 
 use kernels::{Isa, Level, with_isa};
 use plan::{ConfigId, Image};
 use rayon::prelude::*;
-use runtime::{Engine, Progress, RunError, policy};
+use runtime::{Engine, Progress, RunError};
 
 use crate::error::Error;
-use crate::float_judge::Judge;
-use crate::images::ImageSet;
-use crate::network::Stitched;
+use crate::float;
+use crate::images::{ImageSet, Sheets};
+use crate::network::{Path, Stitched};
+use tree::Tree;
 
-/// Correct answers in 10,000 per config, over all images; `advance` is called once per image.
-///
-/// # Errors
-/// What the runtime refuses.
-pub fn integer_scores(image: &Image<'_>, images: &ImageSet, advance: &(dyn Fn() + Sync)) -> Result<Vec<u16>, RunError> {
-    let configs = usize::from(image.configs());
-    let classes: Vec<Vec<u16>> = (0..images.len())
-        .into_par_iter()
-        .map_init(
-            || vec![0; image.meta().arena_bytes as usize],
-            |arena, number| {
-                let answers = with_isa!(Level::best(), |isa| {
-                    let mut engine = Engine::new(isa, *image, arena)?;
-                    engine.preprocess(images.image(number))?;
-                    answers(&mut engine)
-                })?;
-                advance();
-                Ok(answers.classes)
-            },
-        )
-        .collect::<Result<_, RunError>>()?;
-    let right =
-        |config: usize| classes.iter().zip(&images.labels).filter(|(found, label)| found[config] == **label).count();
-    Ok((0..configs).map(|config| in_ten_thousand(right(config), images.len())).collect())
-}
+/// Images in memory at once.
+const BATCH: usize = 256;
 
 /// What every config says of one image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,84 +28,218 @@ pub struct Answers {
     pub classes: Vec<u16>,
     /// Output per config.
     pub outputs: Vec<Vec<i8>>,
-    /// Segments that were run. Every config alone would run the sum of all path lengths.
-    pub segments: usize,
 }
 
-/// Runs every config on the input that is in the arena. Paths form a tree of shared starts, and each of its branches is run
-/// once: what a segment computes is kept at a fork and taken up by every config that goes on from there.
+/// The tree of an image's configs: two share a start as far as their segments, and the biases of these, are equal.
+#[must_use]
+pub fn tree_of(image: &Image<'_>) -> Tree {
+    let path = |id: ConfigId| {
+        let config = image.config(id);
+        let mut biases = vec![vec![]; usize::from(config.segments)];
+        for overlay in (0..config.overlays).map(|index| image.overlay(&config, index)) {
+            if let Some(biases) = biases.get_mut(usize::from(overlay.step)) {
+                biases.push((overlay.op.0, overlay.bias));
+            }
+        }
+        image.path(&config).map(|segment| segment.0).zip(biases).collect::<Vec<_>>()
+    };
+    Tree::of(&(0..image.configs()).map(|number| path(ConfigId(number))).collect::<Vec<_>>())
+}
+
+/// How configs are run.
+#[derive(Clone, Copy, Debug)]
+pub enum Way<'a> {
+    /// Shared starts once: the image's [`tree_of`].
+    Shared(&'a Tree),
+    /// Each alone, from the input on.
+    Alone,
+}
+
+/// Runs every config on the input that is in the arena.
 ///
 /// # Errors
 /// What the runtime refuses.
-pub fn answers<I: Isa>(engine: &mut Engine<'_, I>) -> Result<Answers, RunError> {
-    let configs: Vec<ConfigId> = (0..engine.image().configs()).map(ConfigId).collect();
-    let input = engine.input_mut().to_vec();
-    let mut answers = Answers { classes: vec![0; configs.len()], outputs: vec![vec![]; configs.len()], segments: 0 };
-    fork(engine, &configs, 0, &input, &mut answers)?;
+pub fn answers<I: Isa>(engine: &mut Engine<'_, I>, way: Way<'_>) -> Result<Answers, RunError> {
+    let configs = usize::from(engine.image().configs());
+    let mut answers = Answers { classes: vec![0; configs], outputs: vec![vec![]; configs] };
+    let mut end = |config: usize, engine: &Engine<'_, I>| {
+        answers.classes[config] = engine.class();
+        answers.outputs[config] = engine.features().to_vec();
+    };
+    match way {
+        Way::Shared(tree) => {
+            // What was kept behind so many segments of the path that runs.
+            let mut kept: Vec<Vec<i8>> = vec![vec![]; tree.depth + 1];
+            if tree.keeps_input() {
+                kept[0] = engine.input_mut().to_vec();
+            }
+            for step in &tree.steps {
+                let config = ConfigId(step.path as u16);
+                if step.resumes {
+                    engine.resume(config, step.done as u16, &kept[step.done])?;
+                } else if step.done == 0 {
+                    engine.begin(config)?;
+                }
+                engine.step()?;
+                if step.keeps {
+                    kept[step.done + 1] = engine.features().to_vec();
+                }
+                step.ends.iter().for_each(|&config| end(config, engine));
+            }
+        }
+        Way::Alone => {
+            let input = engine.input_mut().to_vec();
+            for config in 0..configs {
+                engine.resume(ConfigId(config as u16), 0, &input)?;
+                while let Progress::Cut(_) = engine.step()? {}
+                end(config, engine);
+            }
+        }
+    }
     Ok(answers)
 }
 
-/// Runs the rest of `configs`, which share their first `done` segments; `features` is what those computed.
-fn fork<I: Isa>(
-    engine: &mut Engine<'_, I>,
-    configs: &[ConfigId],
-    done: u16,
-    features: &[i8],
-    answers: &mut Answers,
-) -> Result<(), RunError> {
-    let image = *engine.image();
-    let mut left = configs.to_vec();
-    while let Some(&first) = left.first() {
-        let record = image.config(first);
-        let (branch, others) =
-            left.into_iter().partition(|&id| policy::shares(&image, &record, &image.config(id), done + 1));
-        left = others;
-        engine.resume(first, done, features)?;
-        let progress = engine.step()?;
-        answers.segments += 1;
-        if progress == Progress::Done {
-            for id in branch {
-                answers.classes[id.index()] = engine.class();
-                answers.outputs[id.index()] = engine.features().to_vec();
-            }
-        } else {
-            let features = engine.features().to_vec();
-            fork(engine, &branch, done + 1, &features, answers)?;
-        }
-    }
-    Ok(())
-}
-
-fn in_ten_thousand(right: usize, of: usize) -> u16 {
-    (right * 10_000 / of.max(1)) as u16
-}
-
-/// The same in float, by the judge: tract on every path, corrections included. `normalised` holds one `[H, W, C]` per
-/// image. Only the class counts, so ties aside it is the score of our own float path ([`Judge`] and it are compared
-/// when a family is compiled).
+/// Answers for each image of a batch, on all cores; `advance` is called once per image.
 ///
 /// # Errors
-/// What the judge refuses.
-pub fn float_scores(
-    stitched: &Stitched,
-    normalised: &[Vec<f32>],
-    labels: &[u16],
+/// What the runtime refuses.
+pub fn batch(
+    image: &Image<'_>,
+    way: Way<'_>,
+    images: &ImageSet,
     advance: &(dyn Fn() + Sync),
-) -> Result<Vec<u16>, Error> {
-    let judges = stitched.paths.iter().map(|path| Judge::of_path(stitched, path)).collect::<Result<Vec<_>, _>>()?;
-    let right = normalised
-        .par_iter()
-        .zip(labels)
-        .map(|(image, &label)| {
-            let right = judges.iter().map(|judge| Ok(largest(&judge.output(image)?) == usize::from(label)));
-            let right = right.collect::<Result<Vec<bool>, Error>>();
-            advance();
-            right
-        })
-        .collect::<Result<Vec<_>, _>>()?;
-    Ok((0..stitched.paths.len())
-        .map(|path| in_ten_thousand(right.iter().filter(|right| right[path]).count(), labels.len()))
-        .collect())
+) -> Result<Vec<Answers>, RunError> {
+    (0..images.len())
+        .into_par_iter()
+        .map_init(
+            || vec![0; image.meta().arena_bytes as usize],
+            |arena, number| {
+                let found = with_isa!(Level::best(), |isa| {
+                    let mut engine = Engine::new(isa, *image, arena)?;
+                    engine.preprocess(images.image(number))?;
+                    answers(&mut engine, way)
+                })?;
+                advance();
+                Ok(found)
+            },
+        )
+        .collect()
+}
+
+/// The paths of a family in float, by our own float path.
+#[derive(Clone, Debug)]
+pub struct FloatPaths<'a> {
+    stitched: &'a Stitched,
+    /// Two paths share a start as far as their segments, and the corrections of these, are equal.
+    pub tree: Tree,
+}
+
+impl<'a> FloatPaths<'a> {
+    /// The paths of a family.
+    #[must_use]
+    pub fn new(stitched: &'a Stitched) -> Self {
+        let key = |path: &Path| -> Vec<_> {
+            let mut biases: BTreeMap<usize, Vec<(usize, Vec<u32>)>> = BTreeMap::new();
+            for correction in &path.corrections {
+                let bits = correction.bias.iter().map(|value| value.to_bits()).collect();
+                biases.entry(correction.segment).or_default().push((correction.node, bits));
+            }
+            path.segments.iter().map(|&segment| (segment, biases.remove(&segment).unwrap_or_default())).collect()
+        };
+        Self { stitched, tree: Tree::of(&stitched.paths.iter().map(key).collect::<Vec<_>>()) }
+    }
+
+    /// Output of every path for one normalised image `[H, W, C]`.
+    #[must_use]
+    pub fn outputs(&self, image: &[f32]) -> Vec<Vec<f32>> {
+        let mut outputs = vec![vec![]; self.stitched.paths.len()];
+        let mut kept: Vec<Vec<f32>> = vec![vec![]; self.tree.depth + 1];
+        let mut values = image.to_vec();
+        for step in &self.tree.steps {
+            if step.resumes {
+                values = if step.done == 0 { image.to_vec() } else { kept[step.done].clone() };
+            }
+            values = self.segment(step.path, step.done, values);
+            if step.keeps {
+                kept[step.done + 1].clone_from(&values);
+            }
+            step.ends.iter().for_each(|&path| outputs[path].clone_from(&values));
+        }
+        outputs
+    }
+
+    /// Output of one path that is run alone.
+    #[must_use]
+    pub fn output(&self, path: usize, image: &[f32]) -> Vec<f32> {
+        let segments = 0..self.stitched.paths[path].segments.len();
+        segments.fold(image.to_vec(), |values, done| self.segment(path, done, values))
+    }
+
+    /// What the segment of a path behind its first `done` gives.
+    fn segment(&self, path: usize, done: usize, values: Vec<f32>) -> Vec<f32> {
+        let path = &self.stitched.paths[path];
+        let number = path.segments[done];
+        let segment = &self.stitched.segments[number];
+        let bias = |node: usize| {
+            let mut corrections = path.corrections.iter();
+            let found = corrections.find(|correction| correction.segment == number && correction.node == node);
+            found.map(|correction| &correction.bias[..])
+        };
+        float::run_with(&segment.nodes, &segment.tensors, segment.input, values, bias).swap_remove(segment.output)
+    }
+}
+
+/// Scores of every config: correct answers in 10,000.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scores {
+    /// With integers, by the real runtime.
+    pub integers: Vec<u16>,
+    /// In float.
+    pub floats: Vec<u16>,
+}
+
+/// Scores over all images, normalised by `mean` and `std` for the float paths; `advance` is called twice per image.
+///
+/// # Errors
+/// What the runtime refuses; images that cannot be read.
+pub fn scores(
+    image: &Image<'_>,
+    paths: &FloatPaths<'_>,
+    images: &Sheets,
+    [mean, std]: [&[f32]; 2],
+    advance: &(dyn Fn() + Sync),
+) -> Result<Scores, Error> {
+    let tree = tree_of(image);
+    let mut right = [vec![0; usize::from(image.configs())], vec![0; paths.stitched.paths.len()]];
+    for images in images.batches(BATCH, |_| true) {
+        let images = images?;
+        for (answers, label) in batch(image, Way::Shared(&tree), &images, advance)?.iter().zip(&images.labels) {
+            count(&mut right[0], answers.classes.iter().map(|&class| class == *label));
+        }
+        let floats: Vec<Vec<usize>> = (0..images.len())
+            .into_par_iter()
+            .map(|number| {
+                let outputs = paths.outputs(&images.normalised(number, mean, std));
+                advance();
+                outputs.iter().map(|output| largest(output)).collect()
+            })
+            .collect();
+        for (classes, &label) in floats.iter().zip(&images.labels) {
+            count(&mut right[1], classes.iter().map(|&class| class == usize::from(label)));
+        }
+    }
+    let [integers, floats] = right.map(|right| right.into_iter().map(|right| score(right, images.len())).collect());
+    Ok(Scores { integers, floats })
+}
+
+fn count(right: &mut [usize], answers: impl Iterator<Item = bool>) {
+    right.iter_mut().zip(answers).for_each(|(right, answer)| *right += usize::from(answer));
+}
+
+/// Right answers in 10,000.
+#[must_use]
+pub fn score(right: usize, of: usize) -> u16 {
+    (right * 10_000 / of.max(1)) as u16
 }
 
 /// Position of the largest value; of equal ones the first.
@@ -133,3 +252,6 @@ fn largest(values: &[f32]) -> usize {
     }
     best
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,13 +5,18 @@ use crate::graph::{Graph, Node, Op, PoolKind, Window};
 /// Result of one node before its clamp. `tensors` holds the values of its inputs, `shapes` all shapes `[H, W, C]`.
 #[must_use]
 pub fn evaluate(node: &Node, shapes: &[[usize; 3]], tensors: &[Vec<f32>]) -> Vec<f32> {
+    evaluate_with(node, None, shapes, tensors)
+}
+
+/// The same; a convolution may be given another bias.
+fn evaluate_with(node: &Node, other: Option<&[f32]>, shapes: &[[usize; 3]], tensors: &[Vec<f32>]) -> Vec<f32> {
     let output = shapes[node.output];
     let input = |operand: usize| (&tensors[node.inputs[operand]][..], shapes[node.inputs[operand]]);
     match &node.op {
         Op::Conv { weights, bias, window, groups, .. } => {
             let (values, shape) = input(0);
             let weights = weights.as_slice().unwrap_or_default();
-            conv(values, shape, output, window, *groups, weights, bias)
+            conv(values, shape, output, window, *groups, weights, other.unwrap_or(bias))
         }
         Op::Scale { factor, offset } => {
             let scaled = input(0).0.iter().zip(factor.iter().zip(offset).cycle());
@@ -50,10 +55,22 @@ pub fn clamp(node: &Node, values: &mut [f32]) {
 /// All tensors of a list of nodes for one input. A tensor that no node writes stays empty.
 #[must_use]
 pub fn run(nodes: &[Node], shapes: &[[usize; 3]], input: usize, image: &[f32]) -> Vec<Vec<f32>> {
+    run_with(nodes, shapes, input, image.to_vec(), |_| None)
+}
+
+/// The same; `bias` may give the convolution at a position another bias.
+#[must_use]
+pub fn run_with<'a>(
+    nodes: &[Node],
+    shapes: &[[usize; 3]],
+    input: usize,
+    image: Vec<f32>,
+    bias: impl Fn(usize) -> Option<&'a [f32]>,
+) -> Vec<Vec<f32>> {
     let mut tensors = vec![vec![]; shapes.len()];
-    tensors[input] = image.to_vec();
-    for node in nodes {
-        let mut values = evaluate(node, shapes, &tensors);
+    tensors[input] = image;
+    for (position, node) in nodes.iter().enumerate() {
+        let mut values = evaluate_with(node, bias(position), shapes, &tensors);
         clamp(node, &mut values);
         tensors[node.output] = values;
     }

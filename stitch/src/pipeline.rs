@@ -5,9 +5,10 @@ mod text;
 use crate::cost::CostModel;
 use crate::emit::{Labels, Measured};
 use crate::error::Error;
+use crate::evaluate::{FloatPaths, Scores};
 use crate::family::{FamilySpec, Limits};
 use crate::graph::Graph;
-use crate::images::ImageSet;
+use crate::images::{ImageSet, Sheets};
 use crate::network::{Placed, Stitched};
 use crate::quantize::Pixels;
 use crate::{calibrate, cut, emit, evaluate, frontier, import, learn, place, quantize, simplify, verify};
@@ -129,7 +130,7 @@ pub fn compile(spec: &FamilySpec, options: Options, progress: &dyn Progress) -> 
     let labels = Labels { family: spec.name.clone(), classes: spec.labels.clone() };
     let cost = CostModel::cortex_m4f();
     let first = emit::emit(&placed, &labels, &cost, &Measured::default())?;
-    let mut measured = measure(&first, &calibrated.stitched, &data, progress)?;
+    let mut measured = measure(&first, &calibrated.stitched, &data, &pixels, progress)?;
     stop_after!(Evaluate, text::print_scores(&placed, &measured));
     begin(Stage::Frontier, 0);
     let emit = |placed: &Placed, measured: &Measured| emit::emit(placed, &labels, &cost, measured);
@@ -177,41 +178,43 @@ fn choose(
 struct Data {
     /// Normalised calibration images, `[H, W, C]` each.
     samples: Vec<Vec<f32>>,
-    /// Test images, as many as the scores are taken from.
-    test: ImageSet,
-    /// The same, normalised.
-    test_samples: Vec<Vec<f32>>,
+    /// Test images, as many as the scores are taken from; read as they are needed.
+    test: Sheets,
 }
 
 impl Data {
     fn read(spec: &FamilySpec, score_images: usize) -> Result<Self, Error> {
         let shape = [spec.input.height, spec.input.width, spec.input.channels];
         let calibration = ImageSet::read(&spec.data.calibration, shape, spec.labels.len())?;
-        let test = ImageSet::read(&spec.data.test, shape, spec.labels.len())?.first(score_images);
+        let test = Sheets::open(&spec.data.test, shape, spec.labels.len())?.first(score_images);
         if test.is_empty() {
             return Err(Error::TooFewImages { stage: "evaluate", found: 0, needed: 1 });
         }
-        let normalised = |images: &ImageSet| -> Vec<Vec<f32>> {
-            let values = images.normalised(&spec.input.mean, &spec.input.std);
-            values.chunks(shape.iter().product()).map(<[f32]>::to_vec).collect()
-        };
-        Ok(Self { samples: normalised(&calibration), test_samples: normalised(&test), test })
+        let normalised = |number| calibration.normalised(number, &spec.input.mean, &spec.input.std);
+        Ok(Self { samples: (0..calibration.len()).map(normalised).collect(), test })
     }
 }
 
 /// Scores and self test of an image without them.
-fn measure(bytes: &[u8], stitched: &Stitched, data: &Data, progress: &dyn Progress) -> Result<Measured, Error> {
+fn measure(
+    bytes: &[u8],
+    stitched: &Stitched,
+    data: &Data,
+    pixels: &Pixels,
+    progress: &dyn Progress,
+) -> Result<Measured, Error> {
     let image = plan::Image::parse(bytes)?;
-    let test = &data.test;
-    progress.stage(Stage::Evaluate, 2 * test.len() as u64);
-    let advance = || progress.advance();
-    let scores = evaluate::integer_scores(&image, test, &advance)?;
-    let float_scores = evaluate::float_scores(stitched, &data.test_samples, &test.labels, &advance)?;
+    progress.stage(Stage::Evaluate, 2 * data.test.len() as u64);
+    let paths = FloatPaths::new(stitched);
+    verify::float_paths(stitched, &paths, &data.samples)?;
+    let Scores { integers, floats } =
+        evaluate::scores(&image, &paths, &data.test, [&pixels.mean, &pixels.std], &|| progress.advance())?;
     let channels = usize::from(image.cut(image.meta().input).shape[2]);
     let pixel = |(index, &value): (usize, &u8)| image.preprocess((index % channels) as u16)[usize::from(value)] as i8;
-    let input: Vec<i8> = test.image(0).iter().enumerate().map(pixel).collect();
+    let first = data.test.batches(1, |_| true).next().transpose()?;
+    let input: Vec<i8> = first.iter().flat_map(|first| first.image(0).iter().enumerate().map(pixel)).collect();
     let outputs = verify::agreed_outputs(&image, &input)?;
-    Ok(Measured { images: test.len(), scores, float_scores, input, outputs })
+    Ok(Measured { images: data.test.len(), scores: integers, float_scores: floats, input, outputs })
 }
 
 /// The description and the networks must agree before data is read.

@@ -4,12 +4,15 @@
 
 use kernels::{Level, with_isa};
 use plan::{ConfigId, Image};
+use rayon::prelude::*;
 use runtime::Engine;
 
 use crate::error::Error;
+use crate::evaluate::FloatPaths;
 use crate::float;
 use crate::float_judge::Judge;
 use crate::graph::Graph;
+use crate::network::Stitched;
 
 /// Images on which a graph is compared with its file.
 const FLOAT_IMAGES: usize = 4;
@@ -24,23 +27,49 @@ pub const FLOAT_TOLERANCE: f32 = 1e-4;
 pub fn float_path(file: &[u8], graph: &Graph, images: &[Vec<f32>]) -> Result<(), Error> {
     let judge = Judge::of_file(file, graph.tensors[graph.input])?;
     for (number, image) in images.iter().take(FLOAT_IMAGES).enumerate() {
-        let (found, expected) = (float::output(graph, image), judge.output(image)?);
-        let largest = expected.iter().fold(f32::MIN_POSITIVE, |largest, value| largest.max(value.abs()));
-        let equal = |(a, b): (&f32, &f32)| (a - b).abs() <= FLOAT_TOLERANCE * largest;
-        let first = found.iter().zip(&expected).position(|pair| !equal(pair));
-        let first = first.or((found.len() != expected.len()).then_some(found.len().min(expected.len())));
-        if let Some(class) = first {
+        if let Some((output, found, expected)) = difference(&float::output(graph, image), &judge.output(image)?) {
             let what = format!(
-                "`{}` on calibration image {number}, output {class}: {:?}, the ONNX file gives {:?}: a fault of import \
-                 or simplify",
-                graph.name,
-                found.get(class),
-                expected.get(class)
+                "`{}` on calibration image {number}, output {output}: {found:?}, the ONNX file gives {expected:?}: a fault \
+                 of import or simplify",
+                graph.name
             );
             return Err(Error::Stage { stage: "simplify", what });
         }
     }
     Ok(())
+}
+
+/// Runs every path as ONNX in tract, each alone, and all of them through the tree of our float path, on some normalised
+/// images `[H, W, C]`.
+///
+/// # Errors
+/// [`Error::Stage`] naming path, image, class and both values where they differ by more than [`FLOAT_TOLERANCE`].
+pub fn float_paths(stitched: &Stitched, paths: &FloatPaths<'_>, images: &[Vec<f32>]) -> Result<(), Error> {
+    let images = &images[..images.len().min(FLOAT_IMAGES)];
+    let outputs: Vec<Vec<Vec<f32>>> = images.par_iter().map(|image| paths.outputs(image)).collect();
+    stitched.paths.par_iter().enumerate().try_for_each(|(number, path)| {
+        let judge = Judge::of_path(stitched, path)?;
+        for (index, image) in images.iter().enumerate() {
+            if let Some((output, found, expected)) = difference(&outputs[index][number], &judge.output(image)?) {
+                let what = format!(
+                    "`{}` on calibration image {index}, output {output}: {found:?}, tract gives {expected:?}: a fault of the \
+                     float path",
+                    path.name
+                );
+                return Err(Error::Stage { stage: "evaluate", what });
+            }
+        }
+        Ok(())
+    })
+}
+
+/// The first output that differs by more than [`FLOAT_TOLERANCE`], and what it is in both; `None` where one has ended.
+fn difference(found: &[f32], expected: &[f32]) -> Option<(usize, Option<f32>, Option<f32>)> {
+    let largest = expected.iter().fold(f32::MIN_POSITIVE, |largest, value| largest.max(value.abs()));
+    let equal = |(a, b): (&f32, &f32)| (a - b).abs() <= FLOAT_TOLERANCE * largest;
+    let first = found.iter().zip(expected).position(|pair| !equal(pair));
+    let first = first.or((found.len() != expected.len()).then_some(found.len().min(expected.len())))?;
+    Some((first, found.get(first).copied(), expected.get(first).copied()))
 }
 
 /// Outputs of every config on one int8 input, with one instruction set.

@@ -279,7 +279,7 @@ fn sheets_are_cut_into_tiles_and_faults_are_named() {
         (set.len(), set.image(1), set.image(4)),
         (5, &[6, 7, 8, 9, 10, 11][..], &[100, 101, 102, 103, 104, 105][..])
     );
-    assert_eq!(set.normalised(&[0.0, 0.5, 0.0], &[1.0, 0.5, 2.0])[..2], [0.0, (1.0 / 255.0 - 0.5) / 0.5]);
+    assert_eq!(set.normalised(0, &[0.0, 0.5, 0.0], &[1.0, 0.5, 2.0])[..2], [0.0, (1.0 / 255.0 - 0.5) / 0.5]);
     assert_eq!(set.first(2).labels, [0, 1]);
     labels("0\n1\n");
     assert_eq!(read().unwrap_or_else(|error| panic!("{error}")).pixels.len(), 12);

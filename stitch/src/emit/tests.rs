@@ -7,7 +7,7 @@ use crate::quantize::{Pixels, quantize};
 use crate::{calibrate, place, verify};
 
 /// Two anchors and one stitch: three configs.
-fn placed() -> Placed {
+pub(crate) fn placed() -> Placed {
     let blocks = family(anchor("a", 3, 1), anchor("b", 6, 2));
     let stitched = learn(&blocks, &images(32), OPTIONS, &|| ()).expect("learned");
     let calibrated = calibrate::calibrate(stitched, &images(32), &|| ());
@@ -19,7 +19,7 @@ fn labels() -> Labels {
     Labels { family: "test".into(), classes: ["w", "x", "y", "z"].map(String::from).into() }
 }
 
-fn image(placed: &Placed, measured: &Measured) -> Vec<u8> {
+pub(crate) fn image(placed: &Placed, measured: &Measured) -> Vec<u8> {
     emit(placed, &labels(), &CostModel::cortex_m4f(), measured).expect("emitted")
 }
 

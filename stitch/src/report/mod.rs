@@ -132,9 +132,9 @@ impl Facts {
         let images = grouped(self.score_images.into());
         match self.largest_loss() {
             Some((row, loss)) if loss > 0.0 => {
-                format!("Integers: at most {loss:.2} points below float (tract) on {images} images, in {}.", row.name)
+                format!("Integers: at most {loss:.2} points below float on {images} images, in {}.", row.name)
             }
-            _ => format!("Integers: no config is below float (tract) on {images} images."),
+            _ => format!("Integers: no config is below float on {images} images."),
         }
     }
 

@@ -8,6 +8,7 @@ pub mod ladder;
 pub mod onnx;
 mod parse;
 pub mod random;
+pub mod routes;
 mod run;
 mod seeds;
 
