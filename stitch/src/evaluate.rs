@@ -3,6 +3,7 @@
 //! Paths form a [`Tree`] of shared starts. For each image, every step of it runs once, whatever the number of configs
 //! behind it; a config gives the same bytes so as it gives alone.
 
+pub mod tally;
 pub mod tree;
 
 use std::collections::BTreeMap;

@@ -5,6 +5,7 @@ mod bench;
 mod demo;
 mod inspect;
 mod progress;
+mod score;
 mod simulate;
 
 use std::fs;
@@ -73,6 +74,19 @@ enum Command {
         /// Fail if integers cost any config more than so many points of its float score
         #[arg(long, value_name = "POINTS")]
         max_loss: Option<f64>,
+    },
+    /// Score every config of an image on pictures, each shared start of their paths once
+    #[command(after_help = score::EXAMPLES)]
+    Evaluate(score::Evaluate),
+    /// Put together what the shards of an evaluation have counted
+    #[command(after_help = "Example:\n  stitchnet merge 1.txt 2.txt 3.txt 4.txt -o scores.txt")]
+    Merge {
+        /// One file per shard, as `evaluate --output` wrote it
+        #[arg(required = true)]
+        parts: Vec<PathBuf>,
+        /// File to write
+        #[arg(short, long)]
+        output: Option<PathBuf>,
     },
     /// Run the real runtime on pictures and virtual time under a changing budget
     #[command(after_help = simulate::EXAMPLES)]
@@ -168,6 +182,8 @@ fn run(command: Command) -> Result<()> {
                 _ => Ok(()),
             }
         }
+        Command::Evaluate(arguments) => score::evaluate(&arguments),
+        Command::Merge { parts, output } => score::merge(&parts, output.as_deref()),
         Command::Simulate(arguments) => simulate::simulate(&arguments),
         Command::Bench(arguments) => measure(&arguments),
         Command::Vectors { image, images, count, output } => vectors(&image, &images, count, &output),

@@ -33,6 +33,11 @@ fn errors_are_one_line_and_name_the_file_and_the_remedy() {
         },
         Case { arguments: &["bench", "missing.snet"], parts: &["missing.snet"] },
         Case { arguments: &["simulate", "missing.snet", "--images", "."], parts: &["missing.snet"] },
+        Case {
+            arguments: &["evaluate", "missing.snet", "--images", "."],
+            parts: &["missing.snet", "stitchnet compile"],
+        },
+        Case { arguments: &["merge", "missing.txt"], parts: &["missing.txt"] },
         Case { arguments: &["inspect", "missing.toml"], parts: &["missing.toml"] },
         Case { arguments: &["compile", "missing.toml"], parts: &["missing.toml"] },
     ];
@@ -53,7 +58,7 @@ fn wrong_usage_exits_with_2_and_help_with_examples_exists() {
     assert_eq!(stitchnet(&[]).status.code(), Some(2));
     assert_eq!(stitchnet(&["report"]).status.code(), Some(2));
     assert_eq!(stitchnet(&["bench", "x.snet", "--repeats", "many"]).status.code(), Some(2));
-    for command in ["inspect", "compile", "report", "simulate", "bench", "vectors", "demo"] {
+    for command in ["inspect", "compile", "report", "evaluate", "merge", "simulate", "bench", "vectors", "demo"] {
         let output = stitchnet(&[command, "--help"]);
         assert_eq!(output.status.code(), Some(0), "{command}");
         assert!(text(&output.stdout).contains("Example"), "{command}: {}", text(&output.stdout));
