@@ -211,6 +211,30 @@ fn anchors_that_are_not_in_the_order_of_their_cost_are_refused() {
 }
 
 #[test]
+fn limits_on_arena_and_count_are_kept_or_refused_with_what_would_do() {
+    let family = Family::new("limits");
+    let description = family.folder.join("family.toml");
+    let text = fs::read_to_string(&description).expect("the description can be read");
+    let with = |limit: &str| {
+        fs::write(&description, format!("{text}[limits]\n{limit}\n")).expect("the description is written");
+        family.compile().map(|compiled| match compiled {
+            Compiled::Image(bytes) => Image::parse(&bytes).expect("a valid image").configs(),
+            Compiled::Stopped(text) => panic!("{text}"),
+        })
+    };
+    let all = with("keep = \"all\"").expect("no limit");
+    assert!(all > 2, "the family has a stitched config");
+    assert_eq!(with("configs = 2").expect("the anchors are two"), 2);
+    assert_eq!(with(&format!("configs = {all}")).expect("all may ship"), all);
+    let error = with("configs = 1").expect_err("the anchors are two").to_string();
+    assert_eq!(error, "family: all 2 anchors ship, limits.configs is 1; raise it or drop anchors");
+    let error = with("arena_bytes = 16").expect_err("no anchor is so small").to_string();
+    assert!(error.starts_with("family: anchor `a` needs an arena of "), "{error}");
+    assert!(error.ends_with(" bytes, limits.arena_bytes is 16; raise it or drop the anchor"), "{error}");
+    assert_eq!(with("arena_bytes = 1_000_000").expect("they fit"), all);
+}
+
+#[test]
 fn a_flash_limit_is_kept_to_the_byte_or_refused_with_what_would_do() {
     let family = Family::new("limit");
     let description = family.folder.join("family.toml");

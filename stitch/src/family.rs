@@ -146,6 +146,10 @@ pub struct WindowSpec {
 pub struct Limits {
     /// Bytes that the image may have; configs are left out until it fits.
     pub flash_bytes: Option<u64>,
+    /// Bytes of arena that a config may need; anchors must not need more.
+    pub arena_bytes: Option<u32>,
+    /// Configs that may ship, anchors included.
+    pub configs: Option<usize>,
     /// Which configs are worth shipping at all.
     pub keep: Keep,
 }

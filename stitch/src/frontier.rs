@@ -1,11 +1,15 @@
-//! Stage 11: which configs ship. A config is worth shipping if no other is both cheaper and better; and all that ship
-//! must fit the flash.
+//! Stage 11: which configs ship. A config is worth shipping if no other is both cheaper and better, or if it is the
+//! cheapest way on for a run that is under way; and all that ship must fit the limits.
 
+mod step_down;
+
+use std::cmp::Reverse;
 use std::fmt;
 
-use plan::{ConfigId, Image, SegmentId};
+use plan::{ConfigId, Image, SegmentId, TargetId};
 
 use crate::emit::Measured;
+use crate::family::Limits;
 use crate::network::Placed;
 
 /// What speaks for and against a config.
@@ -15,6 +19,10 @@ pub struct Candidate {
     pub name: String,
     /// Predicted ticks.
     pub ticks: u64,
+    /// Predicted ticks of each of its segments.
+    pub segment_ticks: Vec<u64>,
+    /// Multiply-accumulates.
+    pub macs: u64,
     /// Arena, bytes.
     pub arena_bytes: u32,
     /// Correct answers in 10,000.
@@ -23,6 +31,8 @@ pub struct Candidate {
     pub anchor: bool,
     /// Its segments.
     pub segments: Vec<usize>,
+    /// Its biases, as `(entry of the path, op, bias)`: with the segments, what it shares with others.
+    pub overlays: Vec<[u32; 3]>,
     /// Flash of its overlays and records, which it shares with nobody.
     pub own_bytes: u64,
 }
@@ -34,8 +44,11 @@ pub enum Keep {
     /// All: a config off the frontier may still be the only way on from where a frame is.
     #[default]
     All,
-    /// The anchors and the frontier.
+    /// The anchors, the frontier, and step-downs: at every cut of a config that ships, a run finds the cheapest way
+    /// on, even where that is no config anyone would begin.
     Frontier,
+    /// The anchors, and the configs on or above the straight line between the anchors next to them in (MACs, score).
+    Line,
 }
 
 /// What became of a config.
@@ -43,6 +56,24 @@ pub enum Keep {
 pub enum Verdict {
     /// It ships.
     Ships,
+    /// It ships, though it is beaten: from a cut of another config it is the cheapest way on.
+    StepsDown {
+        /// That config.
+        from: usize,
+        /// Segments that both have run there.
+        done: usize,
+        /// Ticks that it ends before any other way on.
+        saves: u64,
+    },
+    /// It lies below the line between two anchors.
+    BelowLine {
+        /// The anchor before it in MACs; the last one if it is dearer than all.
+        from: usize,
+        /// The anchor behind it, or the last one.
+        to: usize,
+        /// Score of the line at its MACs, rounded up.
+        line: u16,
+    },
     /// Another config is no dearer and no worse.
     Beaten {
         /// That config.
@@ -53,6 +84,22 @@ pub enum Verdict {
         /// Flash that its absence frees, bytes.
         freed: u64,
     },
+    /// It needs more arena than there is.
+    NoRoom {
+        /// Bytes that there are.
+        limit: u32,
+    },
+    /// It gave way to the limit on configs: of those left it was missed least.
+    TooMany {
+        /// Configs that may ship.
+        limit: usize,
+    },
+}
+
+impl Verdict {
+    fn ships(&self) -> bool {
+        matches!(self, Self::Ships | Self::StepsDown { .. })
+    }
 }
 
 /// Output of the stage.
@@ -66,38 +113,56 @@ impl Choice {
     /// Whether each config ships.
     #[must_use]
     pub fn kept(&self) -> Vec<bool> {
-        self.rows.iter().map(|(_, verdict)| *verdict == Verdict::Ships).collect()
+        self.rows.iter().map(|(_, verdict)| verdict.ships()).collect()
     }
 }
 
 impl fmt::Display for Choice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = |config: &usize| &self.rows[*config].0.name;
         for (config, verdict) in &self.rows {
             let score = f64::from(config.score) / 100.0;
             write!(f, "{}: {score:.2} %, {} ticks, arena {}: ", config.name, config.ticks, config.arena_bytes)?;
             match verdict {
                 Verdict::Ships => writeln!(f, "ships")?,
-                Verdict::Beaten { by } => writeln!(f, "left out, {} is no dearer and no worse", self.rows[*by].0.name)?,
+                Verdict::StepsDown { from, done, saves } => writeln!(
+                    f,
+                    "ships as a step-down, after {done} segments of {} it ends {saves} ticks before any other",
+                    name(from)
+                )?,
+                Verdict::Beaten { by } => writeln!(f, "left out, {} is no dearer and no worse", name(by))?,
+                Verdict::BelowLine { from, to, line } => writeln!(
+                    f,
+                    "left out, with {} MACs it is below the line from {} to {}, {:.2} %",
+                    config.macs,
+                    name(from),
+                    name(to),
+                    f64::from(*line) / 100.0
+                )?,
                 Verdict::TooLarge { freed } => writeln!(f, "left out for the flash limit, frees {freed} bytes")?,
+                Verdict::NoRoom { limit } => writeln!(f, "left out, the arena limit is {limit}")?,
+                Verdict::TooMany { limit } => writeln!(f, "left out for the limit of {limit} configs")?,
             }
         }
-        Ok(())
+        let ship = self.kept().iter().filter(|kept| **kept).count();
+        let steps = self.rows.iter().filter(|(_, verdict)| matches!(verdict, Verdict::StepsDown { .. })).count();
+        writeln!(f, "{ship} of {} configs ship, {steps} of them as step-downs", self.rows.len())
     }
 }
 
-/// Chooses among the configs of an image that holds all of them. `scores` are theirs, correct answers in 10,000;
-/// `flash_bytes` is what the image with the chosen ones may have. Its size is estimated: what several configs store once
-/// (equal biases, say) is counted for each, so the caller compares the bytes that are emitted. Anchors always ship.
+/// Chooses among the configs of an image that holds all of them. `scores` are theirs, correct answers in 10,000; `limits` is
+/// what the image with the chosen ones may take. Its size is estimated: what several configs store once (equal biases, say)
+/// is counted for each, so the caller compares the bytes that are emitted. Anchors always ship.
 #[must_use]
-pub fn choose(image: &Image<'_>, scores: &[u16], keep: Keep, flash_bytes: Option<u64>) -> Choice {
+pub fn choose(image: &Image<'_>, scores: &[u16], limits: Limits) -> Choice {
     let candidates: Vec<Candidate> = (0..image.configs()).map(|number| candidate(image, number, scores)).collect();
     let segment_bytes: Vec<u64> =
         (0..image.segments()).map(|number| u64::from(image.segment(SegmentId(number as u16)).flash_bytes)).collect();
     let parts = segment_bytes.iter().sum::<u64>() + candidates.iter().map(|config| config.own_bytes).sum::<u64>();
     // Header, records of segments, labels, tables: what does not go with a config.
     let fixed = (image.bytes().len() as u64).saturating_sub(parts);
-    let room = flash_bytes.map(|bytes| bytes.saturating_sub(fixed));
-    let verdicts = verdicts(&candidates, &segment_bytes, keep, room);
+    let flash_bytes = limits.flash_bytes.map(|bytes| bytes.saturating_sub(fixed));
+    let verdicts = verdicts(&candidates, &segment_bytes, Limits { flash_bytes, ..limits });
     Choice { rows: candidates.into_iter().zip(verdicts).collect() }
 }
 
@@ -106,9 +171,17 @@ fn candidate(image: &Image<'_>, number: u16, scores: &[u16]) -> Candidate {
     let segments: Vec<usize> = image.path(&config).map(SegmentId::index).collect();
     let shared: u32 = segments.iter().map(|&segment| image.segment(SegmentId(segment as u16)).flash_bytes).sum();
     let stored = config.record_bytes() + config.name.len + image.test_output(ConfigId(number)).len() as u32;
+    let overlay = |index| {
+        let overlay = image.overlay(&config, index);
+        [overlay.step.into(), overlay.op.0.into(), overlay.bias]
+    };
+    let cost = |&segment: &usize| u64::from(image.cost(TargetId(0), SegmentId(segment as u16)).ticks);
     Candidate {
         name: image.text(config.name).to_owned(),
         ticks: config.ticks.into(),
+        segment_ticks: segments.iter().map(cost).collect(),
+        macs: config.macs,
+        overlays: (0..config.overlays).map(overlay).collect(),
         arena_bytes: config.arena_bytes,
         score: scores.get(usize::from(number)).copied().unwrap_or(0),
         anchor: number < image.meta().anchors,
@@ -151,26 +224,56 @@ fn users(configs: &[Candidate], segments: usize, kept: &[bool]) -> Vec<usize> {
     users
 }
 
-/// What becomes of each config when segments (`segment_bytes` each, stored once) and own bytes may take `room`. While
-/// they exceed it, the config goes that costs least score for the flash that it alone uses; anchors stay, so the result
-/// may still be too large if they are.
-fn verdicts(configs: &[Candidate], segment_bytes: &[u64], keep: Keep, room: Option<u64>) -> Vec<Verdict> {
-    // Flash that each config gave back, of those that had to go.
-    let mut freed: Vec<Option<u64>> = vec![None; configs.len()];
+/// Whether a config lies below the straight line between the anchors next to it in (MACs, score), dearer than all of
+/// them below the last one; one that is cheaper than all has no line.
+fn below_line(configs: &[Candidate], config: &Candidate) -> Option<Verdict> {
+    let anchors = || configs.iter().enumerate().filter(|(_, config)| config.anchor);
+    let key = |&(_, anchor): &(usize, &Candidate)| (anchor.macs, anchor.score);
+    let (from, before) = anchors().filter(|(_, anchor)| anchor.macs <= config.macs).max_by_key(key)?;
+    let (to, behind) =
+        anchors().filter(|(_, anchor)| anchor.macs > config.macs).min_by_key(key).unwrap_or((from, before));
+    // before + rise · run / whole, rounded up: a whole score is below the one if it is below the other.
+    let rise = i128::from(behind.score) - i128::from(before.score);
+    let [run, whole] = [config.macs, behind.macs].map(|macs| i128::from(macs) - i128::from(before.macs));
+    let climb = if from == to { 0 } else { -(-rise * run).div_euclid(whole) };
+    let line = i128::from(before.score) + climb;
+    (i128::from(config.score) < line).then_some(Verdict::BelowLine { from, to, line: line as u16 })
+}
+
+/// What becomes of each config when `keep` alone decides among those that are `in_play`.
+fn worth(configs: &[Candidate], in_play: &[bool], keep: Keep) -> Vec<Verdict> {
+    let mut verdicts: Vec<Verdict> = configs
+        .iter()
+        .zip(beaten_by(configs, in_play))
+        .map(|(config, by)| match (keep, by) {
+            _ if config.anchor => Verdict::Ships,
+            (Keep::Frontier, Some(by)) => Verdict::Beaten { by },
+            (Keep::Line, _) => below_line(configs, config).unwrap_or(Verdict::Ships),
+            _ => Verdict::Ships,
+        })
+        .collect();
+    if keep == Keep::Frontier {
+        step_down::keep(configs, in_play, &mut verdicts);
+    }
+    verdicts
+}
+
+/// What becomes of each config when segments (`segment_bytes` each, stored once) and own bytes may take the flash of
+/// `limits`. While they exceed it, the config goes that costs least score for the flash that it alone uses; while there are too
+/// many, the one that costs least score. Anchors stay, so the result may still be too large if they are.
+fn verdicts(configs: &[Candidate], segment_bytes: &[u64], limits: Limits) -> Vec<Verdict> {
+    let no_room = |config: &Candidate| {
+        let limit = limits.arena_bytes.filter(|&limit| !config.anchor && config.arena_bytes > limit);
+        limit.map(|limit| Verdict::NoRoom { limit })
+    };
+    // Why a config had to go.
+    let mut gone: Vec<Option<Verdict>> = configs.iter().map(no_room).collect();
     loop {
         // A config is not beaten by one that does not ship.
-        let in_play: Vec<bool> = freed.iter().map(Option::is_none).collect();
-        let verdicts: Vec<Verdict> = configs
-            .iter()
-            .zip(beaten_by(configs, &in_play))
-            .zip(&freed)
-            .map(|((config, by), freed)| match (freed, by) {
-                (Some(freed), _) => Verdict::TooLarge { freed: *freed },
-                (None, Some(by)) if keep == Keep::Frontier && !config.anchor => Verdict::Beaten { by },
-                _ => Verdict::Ships,
-            })
-            .collect();
-        let kept: Vec<bool> = verdicts.iter().map(|verdict| *verdict == Verdict::Ships).collect();
+        let in_play: Vec<bool> = gone.iter().map(Option::is_none).collect();
+        let worth = worth(configs, &in_play, limits.keep);
+        let verdicts: Vec<Verdict> = worth.into_iter().zip(&gone).map(|(worth, gone)| gone.unwrap_or(worth)).collect();
+        let kept: Vec<bool> = verdicts.iter().map(Verdict::ships).collect();
         let users = users(configs, segment_bytes.len(), &kept);
         let alone = |config: &Candidate| {
             let segments = config.segments.iter().filter(|&&segment| users[segment] == 1);
@@ -185,18 +288,29 @@ fn verdicts(configs: &[Candidate], segment_bytes: &[u64], keep: Keep, room: Opti
             let instead = others.map(|(_, config)| config.score).max().unwrap_or(0);
             u64::from(configs[index].score.saturating_sub(instead))
         };
-        let droppable = (0..configs.len()).filter(|&index| kept[index] && !configs[index].anchor);
-        // loss / bytes, compared without division; of equal losses the one that frees most.
-        let worst = droppable.min_by(|&a, &b| {
-            let (free_a, free_b) = (alone(&configs[a]), alone(&configs[b]));
-            (loss(a) * free_b).cmp(&(loss(b) * free_a)).then(free_b.cmp(&free_a)).then(b.cmp(&a))
-        });
-        match worst {
-            Some(index) if room.is_some_and(|room| flash(configs, segment_bytes, &kept) > room) => {
-                freed[index] = Some(alone(&configs[index]));
-            }
-            _ => return verdicts,
-        }
+        // A step-down costs no score; then what it saves a run that is under way counts.
+        let saves = |index: usize| match verdicts[index] {
+            Verdict::StepsDown { saves, .. } => saves,
+            _ => 0,
+        };
+        let droppable = || (0..configs.len()).filter(|&index| kept[index] && !configs[index].anchor);
+        let too_large = limits.flash_bytes.is_some_and(|room| flash(configs, segment_bytes, &kept) > room);
+        let too_many = limits.configs.filter(|&limit| kept.iter().filter(|kept| **kept).count() > limit);
+        let goes = if too_large {
+            // loss / bytes, compared without division; of equal losses the one that frees most.
+            let worst = droppable().min_by(|&a, &b| {
+                let (free_a, free_b) = (alone(&configs[a]), alone(&configs[b]));
+                (loss(a) * free_b).cmp(&(loss(b) * free_a)).then(free_b.cmp(&free_a)).then(b.cmp(&a))
+            });
+            worst.map(|worst| (worst, Verdict::TooLarge { freed: alone(&configs[worst]) }))
+        } else if let Some(limit) = too_many {
+            let worst = droppable().min_by_key(|&index| (loss(index), saves(index), Reverse(index)));
+            worst.map(|worst| (worst, Verdict::TooMany { limit }))
+        } else {
+            None
+        };
+        let Some((worst, verdict)) = goes else { return verdicts };
+        gone[worst] = Some(verdict);
     }
 }
 
@@ -224,77 +338,4 @@ pub fn retain(placed: &mut Placed, measured: &mut Measured, kept: &[bool]) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn candidate(ticks: u64, arena_bytes: u32, score: u16) -> Candidate {
-        let name = String::new();
-        Candidate { name, ticks, arena_bytes, score, anchor: false, segments: vec![], own_bytes: 0 }
-    }
-
-    #[test]
-    fn keeps_what_nothing_beats() {
-        let configs = [(10, 9, 80), (20, 9, 90), (15, 9, 79), (20, 9, 90), (30, 9, 95), (31, 9, 95), (31, 8, 95)];
-        let configs = configs.map(|(ticks, arena, score)| candidate(ticks, arena, score));
-        assert_eq!(beaten_by(&configs, &[true; 7]), [None, None, Some(0), Some(1), None, Some(4), None]);
-    }
-
-    fn choose(configs: &[Candidate], segment_bytes: &[u64], keep: Keep, room: Option<u64>) -> Vec<bool> {
-        verdicts(configs, segment_bytes, keep, room).iter().map(|verdict| *verdict == Verdict::Ships).collect()
-    }
-
-    /// Anchors 0 and 1; 2 is beaten; 3 is worth much score, 4 little, both have a segment of 10 bytes.
-    fn family() -> Vec<Candidate> {
-        let mut configs = [(10, 60), (50, 90), (20, 55), (30, 80), (40, 81)].map(|(t, s)| candidate(t, 1, s)).to_vec();
-        for (number, config) in configs.iter_mut().enumerate() {
-            config.anchor = number < 2;
-            config.segments = vec![number];
-            config.own_bytes = 1;
-        }
-        configs
-    }
-
-    #[test]
-    fn drops_nothing_unasked_and_never_an_anchor() {
-        let (configs, bytes) = (family(), [10; 5]);
-        assert_eq!(choose(&configs, &bytes, Keep::All, None), [true; 5]);
-        assert_eq!(choose(&configs, &bytes, Keep::Frontier, None), [true, true, false, true, true]);
-        assert_eq!(choose(&configs, &bytes, Keep::All, Some(0)), [true, true, false, false, false]);
-    }
-
-    #[test]
-    fn a_config_is_not_beaten_by_one_that_had_to_go() {
-        let mut configs = [(10, 60), (20, 70), (21, 69)].map(|(t, s)| candidate(t, 1, s)).to_vec();
-        configs[0].anchor = true;
-        (configs[1].own_bytes, configs[2].own_bytes) = (100, 1);
-        let kept = |room| choose(&configs, &[], Keep::Frontier, Some(room));
-        assert_eq!(kept(100), [true, true, false]);
-        assert_eq!(kept(99), [true, false, true]);
-    }
-
-    #[test]
-    fn says_why_a_config_is_left_out() {
-        let (mut configs, bytes) = (family(), [10; 5]);
-        for (number, config) in configs.iter_mut().enumerate() {
-            config.name = format!("c{number}");
-        }
-        let verdicts = verdicts(&configs, &bytes, Keep::Frontier, Some(43));
-        let choice = Choice { rows: configs.into_iter().zip(verdicts).collect() };
-        assert_eq!(
-            choice.to_string(),
-            "c0: 0.60 %, 10 ticks, arena 1: ships\n\
-             c1: 0.90 %, 50 ticks, arena 1: ships\n\
-             c2: 0.55 %, 20 ticks, arena 1: left out, c0 is no dearer and no worse\n\
-             c3: 0.80 %, 30 ticks, arena 1: ships\n\
-             c4: 0.81 %, 40 ticks, arena 1: left out for the flash limit, frees 11 bytes\n"
-        );
-    }
-
-    #[test]
-    fn drops_what_costs_least_score_per_byte_until_the_flash_is_enough() {
-        let (configs, bytes) = (family(), [10; 5]);
-        assert_eq!(choose(&configs, &bytes, Keep::All, Some(55)), [true; 5]);
-        assert_eq!(choose(&configs, &bytes, Keep::All, Some(54)), [true, true, false, true, true]);
-        assert_eq!(choose(&configs, &bytes, Keep::All, Some(43)), [true, true, false, true, false]);
-    }
-}
+mod tests;

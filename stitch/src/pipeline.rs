@@ -153,9 +153,24 @@ fn choose(
     limits: &Limits,
     emit: impl Fn(&Placed, &Measured) -> Result<Vec<u8>, Error>,
 ) -> Result<frontier::Choice, Error> {
+    for anchor in (0..first.meta().anchors).map(|number| first.config(plan::ConfigId(number))) {
+        if let Some(limit) = limits.arena_bytes.filter(|&limit| anchor.arena_bytes > limit) {
+            return Err(Error::Family(format!(
+                "anchor `{}` needs an arena of {} bytes, limits.arena_bytes is {limit}; raise it or drop the anchor",
+                first.text(anchor.name),
+                anchor.arena_bytes
+            )));
+        }
+    }
+    if let Some(limit) = limits.configs.filter(|&limit| limit < first.meta().anchors.into()) {
+        let anchors = first.meta().anchors;
+        return Err(Error::Family(format!(
+            "all {anchors} anchors ship, limits.configs is {limit}; raise it or drop anchors"
+        )));
+    }
     let mut aim = limits.flash_bytes;
     loop {
-        let choice = frontier::choose(first, &measured.scores, limits.keep, aim);
+        let choice = frontier::choose(first, &measured.scores, Limits { flash_bytes: aim, ..*limits });
         let Some(limit) = limits.flash_bytes else { return Ok(choice) };
         let (mut placed, mut measured) = (placed.clone(), measured.clone());
         let kept = choice.kept();
