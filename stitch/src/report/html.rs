@@ -26,17 +26,22 @@ pub fn html(facts: &Facts, replay: Option<&Replay>) -> String {
         facts.rows.len(),
     );
     tiles(&mut page, facts);
-    figure(
-        &mut page,
-        "What a budget buys",
-        &plot::frontier(facts),
-        &format!(
-            "Score on {} images, measured with the integers that the device uses, over the time predicted for {}. \
-             The line is the best score that a time buys.",
-            grouped(facts.score_images.into()),
-            escape(&facts.target)
-        ),
+    let measured = format!(
+        "Score on {} images, measured with the integers that the device uses",
+        grouped(facts.score_images.into())
     );
+    let over = [
+        (plot::Price::Time, "What time buys", format!("the time predicted for {}", escape(&facts.target))),
+        (plot::Price::Macs, "What arithmetic buys", "multiply-accumulates".to_owned()),
+        (plot::Price::Arena, "What memory buys", "the arena, all the memory that activations need".to_owned()),
+    ];
+    for (price, title, over) in over {
+        let caption = format!(
+            "{measured}, over {over}. The dark line is the best score that the price buys, the light one leads from anchor to \
+             anchor."
+        );
+        figure(&mut page, title, &plot::frontier(facts, price), &caption);
+    }
     if let Some(replay) = replay {
         figure(&mut page, "Under a changing budget", &plot::timeline(facts, replay), &told(facts, replay));
     }

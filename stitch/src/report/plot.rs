@@ -1,4 +1,4 @@
-//! The two pictures, as SVG.
+//! The pictures, as SVG.
 //!
 //! Colours are Okabe and Ito's, which stay apart for colour-blind eyes; shapes say the same as colours do.
 
@@ -9,7 +9,7 @@ mod timeline;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-pub(super) use frontier::frontier;
+pub(super) use frontier::{Price, frontier};
 pub(super) use timeline::timeline;
 
 const INK: RGBColor = RGBColor(0x1b, 0x24, 0x30);

@@ -35,7 +35,11 @@ fn page_is_one_file_without_script_and_escapes_names() {
     let result = replay(&bytes, pictures, &Setup::of(trace, 120, Some(1))).unwrap();
     let page = html(&Facts::of(&image), Some(&result));
     assert!(page.contains("tiny.1&gt;wide.1") && !page.contains("tiny.1>wide.1"));
-    assert_eq!(page.matches("<svg").count(), 2);
+    // Score over time, arithmetic and memory, and the replay.
+    assert_eq!(page.matches("<svg").count(), 4);
+    for axis in ["predicted time of one frame", "multiply-accumulates of one frame", ">\narena\n"] {
+        assert_eq!(page.matches(axis).count(), 1, "{axis}");
+    }
     for part in ["<script", "src=", "href=", "@import", "url("] {
         assert!(!page.contains(part), "{part} loads or runs something");
     }
