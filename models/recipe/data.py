@@ -2,6 +2,7 @@
 
 `python data.py subset OUT` writes OUT/test and OUT/calibration: contact sheets (PNG, 25 tiles a row,
 32x32 pixels each, reading order) with `labels.txt` (one class index a line).
+`python data.py train [OUT]` writes all 50,000 training images the same way, for `stitchnet train`.
 """
 
 import argparse
@@ -98,8 +99,13 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     subset = commands.add_parser("subset", help="write the images that the repository carries")
     subset.add_argument("out", type=Path)
+    whole = commands.add_parser("train", help="write all training images, for `stitchnet train`")
+    whole.add_argument("out", type=Path, nargs="?", default=CACHE / "train")
     arguments = parser.parse_args()
     train, train_labels, test, test_labels = load()
+    if arguments.command == "train":
+        write_sheets(arguments.out, train, train_labels, 5000)
+        return
     generator = np.random.default_rng(SUBSET_SEED)
     chosen = balanced(test_labels, TEST_IMAGES, generator)
     write_sheets(arguments.out / "test", test[chosen], test_labels[chosen], 500)

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use crate::cut::Direction;
 use crate::error::Error;
 use crate::frontier::Keep;
+use crate::learn::Start;
 
 /// Least standard deviation of a channel whose pixels lie in 0..=1: less than a thousandth of one step of 8 bits.
 const LEAST_STD: f32 = 1e-6;
@@ -79,6 +80,8 @@ pub struct InputSpec {
 pub struct DataSpec {
     /// For stitches and ranges: images that the anchors may have been trained on.
     pub calibration: PathBuf,
+    /// For fine-tuning; `stitchnet train --images` says otherwise.
+    pub train: Option<PathBuf>,
     /// For scores: images that nothing was trained or calibrated on.
     pub test: PathBuf,
 }
@@ -113,6 +116,10 @@ pub struct StitchSpec {
     pub ridge: f64,
     /// Whether the statistics of suffixes are corrected.
     pub corrections: bool,
+    /// Where the weights of stitches come from where nothing was learned.
+    pub start: Start,
+    /// What `stitchnet train` learned: the weights of all segments; nothing is fitted then.
+    pub learned: Option<PathBuf>,
 }
 
 /// Which configs a family has; [`crate::space`] lists them.
@@ -170,6 +177,8 @@ impl Default for StitchSpec {
             max_flash_bytes: None,
             ridge: 1e-3,
             corrections: true,
+            start: Start::LeastSquares,
+            learned: None,
         }
     }
 }
@@ -264,6 +273,8 @@ pub fn read(path: &Path) -> Result<FamilySpec, Error> {
     }
     spec.data.calibration = directory.join(&spec.data.calibration);
     spec.data.test = directory.join(&spec.data.test);
+    spec.data.train = spec.data.train.as_ref().map(|train| directory.join(train));
+    spec.stitch.learned = spec.stitch.learned.as_ref().map(|learned| directory.join(learned));
     Ok(spec)
 }
 

@@ -6,9 +6,11 @@
 //! can be restored by other biases: layer by layer along the path, the mean of each channel before the activation is
 //! brought back to what it is in the anchor. Only biases are added, so weights stay shared.
 
+pub mod finetune;
+pub mod learned;
 pub mod least_squares;
 
-use ndarray::{Array4, ArrayView2};
+use ndarray::{Array1, Array2, Array4, ArrayView2};
 use rayon::prelude::*;
 
 use crate::cut::{AnchorBlocks, Blocks, Pair};
@@ -25,6 +27,17 @@ pub const MIN_IMAGES: usize = 16;
 const CORRECTION_IMAGES: usize = 128;
 /// A bias that moves by less than this part of the channel's scale is left alone: int8 could not show it.
 const LEAST_SHIFT: f64 = 1e-5;
+
+/// Where the weights of stitches come from, before any fine-tuning.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Start {
+    /// Least squares on calibration images.
+    #[default]
+    LeastSquares,
+    /// Drawn, as a layer before any training: what least squares is compared with.
+    Random,
+}
 
 /// How to learn.
 #[derive(Clone, Copy, Debug)]
@@ -54,23 +67,11 @@ pub fn learn(
         .map(|anchor| AnchorRun::new(&stitched, anchor, images))
         .collect::<Result<Vec<_>, _>>()?;
     let layers = layers(&stitched, blocks, &runs, options.ridge)?;
-    let first = stitched.segments.len();
-    for pair in &blocks.pairs {
-        let segment = stitch(&stitched, blocks, pair, &layers[pair.layer]);
-        stitched.segments.push(segment);
-    }
+    let first = add_stitches(&mut stitched, blocks, &layers);
     for path in &blocks.paths {
-        let Some(start) = path.first().map(|&pair| &blocks.pairs[pair]) else { continue };
-        let mut segments = stitched.paths[start.front].segments.clone();
-        for &number in path {
-            let pair = &blocks.pairs[number];
-            // What is left of the anchor behind the cut gives way to the stitch and to the rest of the other.
-            let rest = stitched.paths[pair.front].segments.len() - pair.front_cut;
-            segments.truncate(segments.len() - rest);
-            segments.push(first + number);
-            segments.extend(&stitched.paths[pair.back].segments[pair.back_cut..]);
-        }
-        let corrections = if options.corrections {
+        let segments = route(&stitched, blocks, path, first);
+        let start = path.first().map(|&pair| &blocks.pairs[pair]).filter(|_| options.corrections);
+        let corrections = if let Some(start) = start {
             let front = &runs[start.front].cuts[start.front_cut];
             let values = &front[..front.len().min(CORRECTION_IMAGES)];
             correct(&stitched, &segments[start.front_cut..], values, &runs)
@@ -81,6 +82,55 @@ pub fn learn(
         advance();
     }
     Ok(stitched)
+}
+
+/// The family with weights of stitches drawn from −1/√I..1/√I for I inputs, and without corrections.
+#[must_use]
+pub fn random(blocks: &Blocks, seed: u64) -> Stitched {
+    let mut stitched = skeleton(blocks);
+    let mut random = simulator::Draw::new(seed);
+    let mut layers: Vec<Option<Linear>> = vec![];
+    for pair in &blocks.pairs {
+        layers.resize(layers.len().max(pair.layer + 1), None);
+        layers[pair.layer].get_or_insert_with(|| {
+            let [(_, [.., inputs]), (_, [.., outputs])] = ends(&stitched, pair);
+            let scale = 1.0 / (inputs as f64).sqrt();
+            let draw = |_| ((random.next() >> 40) as f64 / f64::from(1u32 << 23) - 1.0) * scale;
+            Linear { weights: Array2::from_shape_fn([outputs, inputs], draw), bias: Array1::zeros(outputs) }
+        });
+    }
+    let layers: Vec<Linear> = layers.into_iter().flatten().collect();
+    let first = add_stitches(&mut stitched, blocks, &layers);
+    for path in &blocks.paths {
+        let segments = route(&stitched, blocks, path, first);
+        stitched.paths.push(Path { name: blocks.path_name(path), segments, corrections: vec![] });
+    }
+    stitched
+}
+
+/// Adds the stitch of each pair; returns the number of the first.
+fn add_stitches(stitched: &mut Stitched, blocks: &Blocks, layers: &[Linear]) -> usize {
+    let first = stitched.segments.len();
+    for pair in &blocks.pairs {
+        let segment = stitch(stitched, blocks, pair, &layers[pair.layer]);
+        stitched.segments.push(segment);
+    }
+    first
+}
+
+/// Segments of a path that takes some pairs, one after another; the stitch of pair 0 is segment `first`.
+fn route(stitched: &Stitched, blocks: &Blocks, path: &[usize], first: usize) -> Vec<usize> {
+    let Some(start) = path.first().map(|&pair| &blocks.pairs[pair]) else { return vec![] };
+    let mut segments = stitched.paths[start.front].segments.clone();
+    for &number in path {
+        let pair = &blocks.pairs[number];
+        // What is left of the anchor behind the cut gives way to the stitch and to the rest of the other.
+        let rest = stitched.paths[pair.front].segments.len() - pair.front_cut;
+        segments.truncate(segments.len() - rest);
+        segments.push(first + number);
+        segments.extend(&stitched.paths[pair.back].segments[pair.back_cut..]);
+    }
+    segments
 }
 
 /// Cuts, blocks and anchors: everything that needs no data.

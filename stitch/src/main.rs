@@ -7,6 +7,7 @@ mod inspect;
 mod progress;
 mod score;
 mod simulate;
+mod train;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,8 @@ use anyhow::{Context, Result, anyhow};
 use clap::{Parser, Subcommand};
 use plan::Image;
 use stitch::cost_table::{CostTable, Margins};
+use stitch::family::FamilySpec;
+use stitch::learn::Start;
 use stitch::pipeline::{self, Compiled, Stage};
 use stitch::report::{self, Facts, html, table};
 use stitch::{family, images};
@@ -50,6 +53,9 @@ enum Command {
         /// Test images behind each score
         #[arg(long, default_value_t = 2000)]
         score_images: usize,
+        /// Weights of stitches as before any fine-tuning, whatever was learned: to compare with
+        #[arg(long, value_enum)]
+        start: Option<Start>,
         /// Stop after this stage; no image is written
         #[arg(long, value_enum, default_value = "verify", hide_default_value = true)]
         stop_after: Stage,
@@ -57,10 +63,13 @@ enum Command {
         #[arg(long)]
         print: bool,
     },
+    /// Fine-tune the stitches of a family on its training images
+    #[command(after_help = train::EXAMPLES)]
+    Train(train::Train),
     /// One line per config: score, work, memory, predicted time
     #[command(
         after_help = "Examples:\n  stitchnet report cifar.snet\n  stitchnet report cifar.snet --html report.html\n  \
-            stitchnet report cifar.snet --max-loss 1.0"
+            stitchnet report cifar.snet --max-loss 1.0\n  stitchnet report cifar.snet --beside random.snet"
     )]
     Report {
         /// Image
@@ -71,6 +80,9 @@ enum Command {
         /// Print the table as Markdown
         #[arg(long)]
         markdown: bool,
+        /// Print only scores, beside those of another image's configs of the same names; can be given again
+        #[arg(long, value_name = "IMAGE", conflicts_with_all = ["html", "markdown"])]
+        beside: Vec<PathBuf>,
         /// Fail if integers cost any config more than so many points of its float score
         #[arg(long, value_name = "POINTS")]
         max_loss: Option<f64>,
@@ -164,13 +176,20 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<()> {
     match command {
         Command::Inspect { family } => inspect::inspect(&family),
-        Command::Compile { family, output, score_images, stop_after, print } => {
+        Command::Compile { family, output, score_images, start, stop_after, print } => {
             let options = pipeline::Options { score_images, stop_after };
-            compile(&family, &output, options, print)
+            let mut spec = family::read(&family)?;
+            if let Some(start) = start {
+                (spec.stitch.start, spec.stitch.learned) = (start, None);
+            }
+            compile(&spec, &output, options, print)
         }
-        Command::Report { image, html: page, markdown, max_loss } => {
-            let bytes = read_image(&image)?;
-            let facts = Facts::of(&parse(&bytes, &image)?);
+        Command::Train(arguments) => train::train(&arguments),
+        Command::Report { image, html: page, markdown, beside, max_loss } => {
+            let facts = facts(&image)?;
+            if !beside.is_empty() {
+                return compare(&[&[image], &beside[..]].concat());
+            }
             print!("{}", if markdown { report::markdown(&facts) } else { table(&facts) });
             page.map_or(Ok(()), |page| write(&page, html(&facts, None).as_bytes()))?;
             match (max_loss, facts.largest_loss()) {
@@ -191,10 +210,23 @@ fn run(command: Command) -> Result<()> {
     }
 }
 
-fn compile(path: &Path, output: &Path, options: pipeline::Options, print: bool) -> Result<()> {
-    let spec = family::read(path)?;
+fn facts(path: &Path) -> Result<Facts> {
+    Ok(Facts::of(&parse(&read_image(path)?, path)?))
+}
+
+/// Prints scores side by side.
+fn compare(images: &[PathBuf]) -> Result<()> {
+    let named =
+        |path: &PathBuf| Ok((path.file_stem().unwrap_or_default().to_string_lossy().into_owned(), facts(path)?));
+    let named = images.iter().map(named).collect::<Result<Vec<_>>>()?;
+    let columns: Vec<(&str, &Facts)> = named.iter().map(|(name, facts)| (&**name, facts)).collect();
+    print!("{}", report::curves(&columns));
+    Ok(())
+}
+
+fn compile(spec: &FamilySpec, output: &Path, options: pipeline::Options, print: bool) -> Result<()> {
     let bars = Bars::new();
-    let compiled = pipeline::compile(&spec, options, &bars);
+    let compiled = pipeline::compile(spec, options, &bars);
     bars.finish();
     match compiled? {
         Compiled::Image(bytes) => {

@@ -2,13 +2,17 @@
 
 mod text;
 
+use std::path::Path;
+
 use crate::cost::CostModel;
+use crate::cut::Blocks;
 use crate::emit::{Labels, Measured};
 use crate::error::Error;
 use crate::evaluate::{FloatPaths, Scores};
-use crate::family::{FamilySpec, Limits};
+use crate::family::{AnchorSpec, FamilySpec, Limits};
 use crate::graph::Graph;
 use crate::images::{ImageSet, Sheets};
+use crate::learn::Start;
 use crate::network::{Placed, Stitched};
 use crate::quantize::Pixels;
 use crate::{calibrate, cut, emit, evaluate, frontier, import, learn, place, quantize, simplify, verify};
@@ -114,8 +118,10 @@ pub fn compile(spec: &FamilySpec, options: Options, progress: &dyn Progress) -> 
         verify::float_path(&anchor.read()?, &blocks.graph, &data.samples)?;
     }
     begin(Stage::Learn, blocks.paths.len());
-    let learning = learn::Options { ridge: spec.stitch.ridge, corrections: spec.stitch.corrections };
-    let stitched = learn::learn(&blocks, &data.samples, learning, &advance)?;
+    let stitched = match &spec.stitch.learned {
+        Some(file) => learned(spec, &blocks, file)?,
+        None => fitted(spec, &blocks, &data.samples, &advance)?,
+    };
     stop_after!(Learn, text::print_stitched(&stitched));
     begin(Stage::Calibrate, stitched.paths.len());
     let calibrated = calibrate::calibrate(stitched, &data.samples, &advance);
@@ -143,6 +149,51 @@ pub fn compile(spec: &FamilySpec, options: Options, progress: &dyn Progress) -> 
     begin(Stage::Verify, 0);
     verify::verify(&bytes)?;
     Ok(Compiled::Image(bytes))
+}
+
+/// The family before any fine-tuning.
+///
+/// # Errors
+/// What `learn` refuses.
+pub fn fitted(
+    spec: &FamilySpec,
+    blocks: &Blocks,
+    samples: &[Vec<f32>],
+    advance: &(dyn Fn() + Sync),
+) -> Result<Stitched, Error> {
+    match spec.stitch.start {
+        Start::Random => Ok(learn::random(blocks, 0)),
+        Start::LeastSquares => {
+            let options = learn::Options { ridge: spec.stitch.ridge, corrections: spec.stitch.corrections };
+            learn::learn(blocks, samples, options, advance)
+        }
+    }
+}
+
+/// The family as a file of learned weights has it.
+fn learned(spec: &FamilySpec, blocks: &Blocks, file: &Path) -> Result<Stitched, Error> {
+    let mut stitched = learn::random(blocks, 0);
+    learn::learned::read(file, &mut stitched, anchors_checksum(spec)?)?;
+    Ok(stitched)
+}
+
+/// Checksum of the anchors' files, in order.
+///
+/// # Errors
+/// [`Error::File`].
+pub fn anchors_checksum(spec: &FamilySpec) -> Result<u32, Error> {
+    let files = spec.anchors.iter().map(AnchorSpec::read).collect::<Result<Vec<_>, _>>()?;
+    Ok(plan::crc32(files.iter().flatten()))
+}
+
+/// The anchors of a family, cut and matched.
+///
+/// # Errors
+/// What `import`, `simplify` and `cut` refuse; [`Error::Family`] where description and networks disagree.
+pub fn blocks(spec: &FamilySpec) -> Result<Blocks, Error> {
+    let graphs = imported(spec)?.into_iter().map(simplify::simplify).collect::<Result<Vec<_>, _>>()?;
+    check_shapes(spec, &graphs)?;
+    cut::cut(graphs, &spec.stitch)
 }
 
 /// The configs to ship, so that the bytes that `emit` makes of them are within the limits. `first` has all configs.

@@ -1,5 +1,6 @@
 //! What an image offers, for people: a table in the terminal, and a page with pictures.
 
+mod curves;
 mod html;
 mod plot;
 mod table;
@@ -8,6 +9,7 @@ use plan::{ConfigId, Image, OpId};
 
 use crate::frontier::beats;
 
+pub use curves::curves;
 pub use html::html;
 pub use table::{markdown, table};
 

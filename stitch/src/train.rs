@@ -1,0 +1,186 @@
+//! `stitchnet train`: fine-tunes the stitches of a family, and goes on where it was stopped.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
+use stitch::family::{self, FamilySpec};
+use stitch::images::ImageSet;
+use stitch::learn::finetune::{Options, Pixels, Training, Verdict, What, state};
+use stitch::learn::learned;
+use stitch::pipeline;
+
+pub const EXAMPLES: &str = "Examples:
+  stitchnet train models/cifar-cnn/family.toml --images models/recipe/cache/train -o out/train
+  stitchnet train models/cifar-cnn/family.toml --images models/recipe/cache/train -o out/train --what stitches --rank 16
+
+The images are the anchors' training images, as sheets; labels are not used. Started again with the same arguments, it goes
+on. When it is done, name the file in the family: learned = \"learned.safetensors\" under [stitch].";
+
+/// Images that are measured with and never trained on: the last of the set.
+const HELD_OUT: usize = 128;
+
+#[derive(clap::Args)]
+pub struct Train {
+    /// Family description
+    family: PathBuf,
+    /// Folder of training images; without it, `data.train` of the family
+    #[arg(long, value_name = "DIR")]
+    images: Option<PathBuf>,
+    /// Folder for what was learned and for the state to go on from
+    #[arg(short, long, value_name = "DIR")]
+    output: PathBuf,
+    /// What is trained
+    #[arg(long, value_enum, default_value = "all")]
+    what: What,
+    /// Learn only a product of matrices of this rank beside the weights of each stitch
+    #[arg(long, value_name = "R", value_parser = clap::value_parser!(u16).range(1..))]
+    rank: Option<u16>,
+    /// Passes over the images
+    #[arg(long, default_value_t = 10.0)]
+    epochs: f64,
+    /// Images of a step
+    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u16).range(1..))]
+    batch: u16,
+    /// Configs of a step
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..))]
+    configs: u16,
+    /// Largest learning rate of stitches and of the biases that paths have of their own
+    #[arg(long, default_value_t = 1e-3)]
+    rate: f64,
+    /// Largest learning rate of the anchors
+    #[arg(long, default_value_t = 1e-4)]
+    anchor_rate: f64,
+    /// Steps between two measurements; the state is written after each
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
+    round: u32,
+    /// Equal seeds train equally
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+}
+
+/// Trains to the end, or until it diverges.
+pub fn train(arguments: &Train) -> Result<()> {
+    let spec = family::read(&arguments.family)?;
+    let images = images(arguments, &spec)?;
+    let held_out = HELD_OUT.min(images.len() / 8);
+    let of_image = images.pixels.len() / images.len();
+    let (seen, unseen) = images.pixels.split_at((images.len() - held_out) * of_image);
+    let pixels = |values| Pixels { values, shape: images.shape, mean: &spec.input.mean, std: &spec.input.std };
+    if ![arguments.epochs, arguments.rate, arguments.anchor_rate]
+        .iter()
+        .all(|number| number.is_finite() && *number >= 0.0)
+    {
+        bail!("--epochs, --rate and --anchor-rate are numbers from 0");
+    }
+    let batch = usize::from(arguments.batch);
+    let options = Options {
+        what: arguments.what,
+        rank: arguments.rank.map(usize::from),
+        steps: (arguments.epochs * (images.len() - held_out) as f64 / batch as f64).ceil() as u64,
+        batch,
+        configs: arguments.configs.into(),
+        rate: arguments.rate,
+        anchor_rate: arguments.anchor_rate,
+        seed: arguments.seed,
+    };
+    let blocks = pipeline::blocks(&spec)?;
+    let shape = images.shape;
+    let calibration = ImageSet::read(&spec.data.calibration, shape, spec.labels.len())?;
+    let sample = |number| calibration.normalised(number, &spec.input.mean, &spec.input.std);
+    let samples: Vec<Vec<f32>> = (0..calibration.len()).map(sample).collect();
+    let mut training = Training::new(pipeline::fitted(&spec, &blocks, &samples, &|| ())?, options)?;
+    std::fs::create_dir_all(&arguments.output).with_context(|| format!("{}", arguments.output.display()))?;
+    let file = arguments.output.join("state.safetensors");
+    if file.exists() {
+        state::read(&file, &mut training)?;
+        println!("going on from step {} of {}", training.step, options.steps);
+    }
+    let learned_file = arguments.output.join("learned.safetensors");
+    let anchors = pipeline::anchors_checksum(&spec)?;
+    let report = Report::new(training.step, options.steps);
+    if training.best.is_none() {
+        report.measured(0, f64::NAN, training.measure(&pixels(unseen))?);
+    }
+    while training.step < options.steps {
+        let mut loss = 0.0;
+        let steps = u64::from(arguments.round).min(options.steps - training.step);
+        for _ in 0..steps {
+            loss += training.step(&pixels(seen))? / steps as f64;
+            report.stepped();
+        }
+        let verdict = training.measure(&pixels(unseen))?;
+        report.measured(training.step, loss, verdict);
+        state::write(&file, &training)?;
+        learned::write(&learned_file, &training.family()?, anchors)?;
+        if let Verdict::Diverged(_) = verdict {
+            println!("it diverged: the best state is kept; try a lower --rate or --anchor-rate in another folder");
+            break;
+        }
+    }
+    report.bar.finish_and_clear();
+    println!(
+        "wrote {}\nNext: name it in {}, under [stitch]: learned = \"…\"",
+        learned_file.display(),
+        arguments.family.display()
+    );
+    Ok(())
+}
+
+fn images(arguments: &Train, spec: &FamilySpec) -> Result<ImageSet> {
+    let Some(folder) = arguments.images.as_deref().or(spec.data.train.as_deref()) else {
+        bail!(
+            "{}: no training images; give --images DIR, or `train` under [data] (`python models/recipe/data.py train` \
+             writes those of CIFAR-10)",
+            arguments.family.display()
+        );
+    };
+    let shape = [spec.input.height, spec.input.width, spec.input.channels];
+    let set = ImageSet::read(folder, shape, spec.labels.len())?;
+    if set.len() < 2 * 8 {
+        bail!("{}: {} images; at least 16 are needed", folder.display(), set.len());
+    }
+    Ok(set)
+}
+
+/// How far it is: a bar on a terminal, a line per round everywhere.
+struct Report {
+    bar: ProgressBar,
+    steps: u64,
+    first: u64,
+    since: Instant,
+}
+
+impl Report {
+    fn new(done: u64, steps: u64) -> Self {
+        let bar = if std::io::stderr().is_terminal() { ProgressBar::new(steps) } else { ProgressBar::hidden() };
+        let style = ProgressStyle::with_template("  fine-tune {bar:40.blue/dim} {pos}/{len} {eta} {msg}");
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        bar.set_position(done);
+        Self { bar, steps, first: done, since: Instant::now() }
+    }
+
+    fn stepped(&self) {
+        self.bar.inc(1);
+    }
+
+    fn measured(&self, step: u64, loss: f64, verdict: Verdict) {
+        let (held_out, word) = match verdict {
+            Verdict::Best(loss) => (loss, "the best so far"),
+            Verdict::Worse(loss) => (loss, "not the best"),
+            Verdict::Diverged(loss) => (loss, "diverged"),
+        };
+        let done = (step - self.first.min(step)).max(1);
+        let left = self.since.elapsed().as_secs_f64() / done as f64 * self.steps.saturating_sub(step) as f64;
+        let left = if step > self.first {
+            format!("{} left", HumanDuration(Duration::from_secs_f64(left)))
+        } else {
+            String::new()
+        };
+        let line =
+            format!("step {step} of {}: loss {loss:.4}, on held-out images {held_out:.4}, {word}; {left}", self.steps);
+        self.bar.suspend(|| println!("{line}"));
+    }
+}
