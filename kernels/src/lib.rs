@@ -5,13 +5,7 @@
 //! - no instruction saturates an intermediate;
 //! - one rounding rule, [`Requant::apply`].
 //!
-//! | op | scalar | avx2 | vnni | dsp |
-//! |---|---|---|---|---|
-//! | [`conv`] | yes | yes | yes | yes; the body of pairs for other rescales or less scratch |
-//! | [`depthwise`] | yes | the scalar sums, compiled for AVX2; its own requantisation | as avx2 | 3x3 and channels in fours; else the scalar body |
-//! | [`add`] | yes | the scalar body, compiled for AVX2 | as avx2 | yes |
-//! | [`pool`] | yes | the scalar body, compiled for AVX2 | as avx2 | the scalar body |
-//! | [`move_tensor`] | yes | scalar | scalar | scalar |
+//! `docs/kernels.md` has a table of what each instruction set runs, and what it takes.
 //!
 //! Maps are `[H, W, C]`, row-major, channels last. Every op checks the lengths of its slices once.
 #![no_std]

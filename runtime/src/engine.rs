@@ -56,6 +56,12 @@ impl<'a, I: Isa> Engine<'a, I> {
         &self.image
     }
 
+    /// Name of the kernel set that it runs, as `docs/kernels.md` calls it.
+    #[must_use]
+    pub fn kernels(&self) -> &'static str {
+        I::NAME
+    }
+
     /// Usable bytes of the arena.
     #[must_use]
     pub fn arena_bytes(&self) -> u32 {

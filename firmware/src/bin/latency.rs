@@ -135,6 +135,7 @@ fn decisions(clock: &Clock, image: &Image<'_>, policy: &Policy<'_>) -> u64 {
 
 fn measure(clock: &Clock, image: Image<'static>, arena: &mut [i8], tables: &mut Tables) -> Result<bool, RunError> {
     let mut engine = Engine::new(Dsp, image, arena)?;
+    defmt::info!("kernels: {=str}", engine.kernels());
     runs(clock, &mut engine, tables)?;
     defmt::info!("target,{=str},{}", TARGET, TICKS_PER_SECOND);
     for (number, times) in tables.segments.iter_mut().enumerate() {

@@ -128,6 +128,7 @@ fn run(clock: &Clock, arena: &mut [i8]) -> Result<Statistics, RunError> {
     }
     let mut policy = policy(&image, target);
     let mut engine = Engine::new(Dsp, image, arena)?;
+    defmt::info!("kernels: {=str}", engine.kernels());
     let throttle = throttle(&image, target);
     let (readings, state) = (Readings::default(), State::Careful);
     let mut station = Station { clock, bus, image, throttle, readings, state, statistics: Statistics::default() };

@@ -236,7 +236,7 @@ pub(super) fn widen<const COUNT: usize>(
     // A start in the padding is a huge number here.
     let inside = top < height && rows <= height - top && left < width && columns <= width - left;
     if !inside || pitch != channels {
-        gather(op, channel, channels, input, start, bytes);
+        at_an_edge(op, channel, channels, input, start, bytes);
         expand::<COUNT>(bytes, place);
         return;
     }
@@ -254,6 +254,13 @@ pub(super) fn widen<const COUNT: usize>(
         }
         expand::<COUNT>(bytes, place);
     }
+}
+
+/// Out of line: it is long, and most windows do without it.
+#[cold]
+#[inline(never)]
+fn at_an_edge(op: &Conv<'_>, channel: usize, channels: usize, input: &[i8], start: [isize; 2], bytes: &mut [i8]) {
+    gather(op, channel, channels, input, start, bytes);
 }
 
 /// Copies some bytes, such as nine: a call would take as long as the copy.
