@@ -95,13 +95,11 @@ fn gathered<I: Isa>(isa: I, op: &Conv<'_>, group: usize, input: &[i8], output: &
     second.fill(0);
     for (y, out_row) in output.chunks_mut(width * outputs).enumerate() {
         for (pair, out) in out_row.chunks_mut(2 * outputs).enumerate() {
-            gather(op, group * channels, channels, input, op.window.start(y, 2 * pair), first);
-            if out.len() > outputs {
-                gather(op, group * channels, channels, input, op.window.start(y, 2 * pair + 1), second);
-                products(isa, op, group, [first, second], out);
-            } else {
-                products(isa, op, group, [first, first], out);
+            let two = out.len() > outputs;
+            for (x, row) in [&mut *first, &mut *second].into_iter().enumerate().take(1 + usize::from(two)) {
+                gather(op, group * channels, channels, input, op.window.start(y, 2 * pair + x), row);
             }
+            products(isa, op, group, [&*first, if two { &*second } else { &*first }], out);
         }
     }
 }

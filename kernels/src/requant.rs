@@ -101,9 +101,46 @@ impl<'a> Requant<'a> {
         Some(Four { bias, multiplier, shift: *self.shift.get(channel..)?.first_chunk()? })
     }
 
+    /// Whether all shifts are 33..=54. Then one 32-bit sum and one shift are the whole rescale: the product's low word
+    /// decides nothing from 33 on, and up to 54 the zero point, moved to the place of the result, leaves the sum below 2^31.
+    #[cfg(any(test, all(target_arch = "arm", feature = "dsp")))]
+    #[inline(always)]
+    pub(crate) fn is_short(&self) -> bool {
+        let (fours, rest) = self.shift.as_chunks::<4>();
+        // Four at once: 54 + 73 is the last below 128, 33 - 33 the first that is not negative. What a wrong byte carries
+        // into the next one does not matter: the lowest wrong byte has its top bit set in one of the three words.
+        let wrong = fours.iter().fold(0, |wrong, four| {
+            let word = u32::from_le_bytes(*four);
+            wrong | word | word.wrapping_add(0x4949_4949) | word.wrapping_sub(0x2121_2121)
+        });
+        wrong & 0x8080_8080 == 0 && rest.iter().all(|shift| (33..=54).contains(shift))
+    }
+
     pub(crate) fn check(&self, channels: usize) -> Result<(), KernelError> {
         let tables = self.bias.len() == 4 * channels && self.multiplier.len() == 4 * channels;
         check(tables && self.shift.len() == channels, KernelError::Weights)?;
         check(self.shift.iter().copied().all(is_shift), KernelError::Weights)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Requant;
+
+    #[test]
+    fn one_long_shift_is_seen_wherever_it_is() {
+        for channels in 1..10 {
+            for channel in 0..channels {
+                for others in [33, 40, 54] {
+                    for shift in 0..=255 {
+                        let mut shifts = [others; 10];
+                        shifts[channel] = shift;
+                        let shift = &shifts[..channels];
+                        let op = Requant { bias: &[], multiplier: &[], shift, zero_point: 0, min: 0, max: 0 };
+                        assert_eq!(op.is_short(), (33..=54).contains(&shifts[channel]), "{shift:?}");
+                    }
+                }
+            }
+        }
     }
 }

@@ -21,6 +21,7 @@ mod exec;
 mod frame;
 mod platform;
 pub mod policy;
+mod sort;
 
 pub use app::run;
 pub use budget::{Budget, Limit};

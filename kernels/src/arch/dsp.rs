@@ -60,20 +60,6 @@ fn words(bytes: &[u8]) -> impl Iterator<Item = u32> {
     bytes.as_chunks::<4>().0.iter().map(|&chunk| u32::from_le_bytes(chunk))
 }
 
-/// Whether one SMMLA and one shift are the whole rescale: the product's low word decides nothing from shift 33 on, and up
-/// to 54 the zero point, moved to the place of the result, leaves the sum below 2^31.
-fn is_short(shifts: &[u8]) -> bool {
-    let is_short = |shift: &u8| (33..=54).contains(shift);
-    let (fours, rest) = shifts.as_chunks::<4>();
-    // Four at once: 54 + 73 is the last below 128, 33 - 33 the first that is not. What a wrong byte carries into the next
-    // one does not matter, the lowest wrong byte has its top bit set in one of the three words.
-    let wrong = fours.iter().fold(0, |wrong, four| {
-        let word = u32::from_le_bytes(*four);
-        wrong | word | word.wrapping_add(0x4949_4949) | word.wrapping_sub(0x2121_2121)
-    });
-    wrong & 0x8080_8080 == 0 && rest.iter().all(is_short)
-}
-
 /// Zeros behind the window of a row of whole words: gathering does not touch them.
 fn end_with_zeros(op: &Conv<'_>, channels: usize, row: &mut [i8]) {
     let taps = usize::from(op.window.kernel[0]) * usize::from(op.window.kernel[1]) * channels;
@@ -117,7 +103,8 @@ impl Isa for Dsp {
         add::add_in_place(op, a_and_output, b)
     }
 
-    #[inline(always)]
+    // Calls: only what has no body of its own comes here, and flash counts.
+    #[inline(never)]
     fn dot_2x4(self, [row0, row1]: [&[i8]; 2], [w0, w1, w2, w3]: [&[u8]; 4]) -> [[i32; 4]; 2] {
         // Four rows at once spill registers; two weight rows at a time keep all sums in registers.
         let pair = |wa: &[u8], wb: &[u8]| {
@@ -137,7 +124,7 @@ impl Isa for Dsp {
         [[a0, b0, c0, d0], [a1, b1, c1, d1]]
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn dot(self, row: &[i8], weights: &[u8]) -> i32 {
         row_words(row)
             .zip(words(weights))

@@ -4,6 +4,7 @@ use plan::{ConfigId, Cost, Image, SegmentId, TargetId};
 
 use super::path_order::compare;
 use crate::error::RunError;
+use crate::sort::sort;
 
 /// What a segment is predicted to cost: the image's number, corrected by what was measured.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -166,9 +167,9 @@ impl<'a> Policy<'a> {
         }
         let config = |route: &Route| image.config(ConfigId(route.config));
         // Equal paths keep the order of their numbers.
-        self.memory
-            .routes
-            .sort_unstable_by(|a, b| compare(image, &config(a), &config(b), u16::MAX).1.then(a.config.cmp(&b.config)));
+        sort(self.memory.routes, |a, b| {
+            compare(image, &config(a), &config(b), u16::MAX).1.then(a.config.cmp(&b.config)).is_lt()
+        });
         let mut after: Option<Route> = None;
         for route in self.memory.routes.iter_mut().rev() {
             route.shared = after.map_or(0, |next| compare(image, &config(route), &config(&next), u16::MAX).0);

@@ -164,7 +164,7 @@ pub(super) fn conv(op: &Conv<'_>, input: &[i8], output: &mut [i8], scratch: &mut
     let channels = usize::from(op.input.channels) / groups;
     let row = row_len(op.window.kernel, channels);
     let positions = output.len() / outputs;
-    if !super::is_short(op.requant.shift) {
+    if !op.requant.is_short() {
         return false;
     }
     if positions < WINDOWS {
@@ -240,18 +240,17 @@ pub(super) fn widen<const COUNT: usize>(
         expand::<COUNT>(bytes, place);
         return;
     }
-    let lines = (0..rows).filter_map(|y| {
+    let words = line % 4 == 0;
+    for y in 0..rows {
         let from = ((top + y) * width + left) * pitch;
-        input.get(from..from + line)
-    });
-    if line % 4 == 0 {
-        for (y, line) in lines.enumerate() {
+        let Some(line) = input.get(from..from + line) else { return };
+        if words {
             expand::<COUNT>(line, place.get_mut(y * line.len() / 2 * COUNT..).unwrap_or_default());
+        } else {
+            copy(line, bytes.get_mut(y * line.len()..).unwrap_or_default());
         }
-    } else {
-        for (line, to) in lines.zip(bytes.chunks_exact_mut(line)) {
-            copy(line, to);
-        }
+    }
+    if !words {
         expand::<COUNT>(bytes, place);
     }
 }

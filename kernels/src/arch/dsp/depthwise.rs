@@ -128,7 +128,7 @@ pub(super) fn depthwise(op: &Conv<'_>, input: &[i8], output: &mut [i8]) -> bool 
     let channels = usize::from(op.output.channels);
     let step = usize::from(op.window.stride[1]);
     let per_strip = (COLUMNS - 3).checked_div(step).map_or(0, |more| more + 1);
-    if op.window.kernel != [3, 3] || channels % 4 != 0 || per_strip == 0 || !super::is_short(op.requant.shift) {
+    if op.window.kernel != [3, 3] || channels % 4 != 0 || per_strip == 0 || !op.requant.is_short() {
         return false;
     }
     let (mut four, mut strip) = (Four::EMPTY, [[[0; 2]; COLUMNS]; 3]);
