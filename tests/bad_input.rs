@@ -131,13 +131,10 @@ fn the_family_compiles_before_it_is_damaged() {
 #[test]
 fn an_operation_that_is_not_supported_is_named_with_its_node() {
     let family = Family::new("operation");
-    family.net("b", Net { middle: "Softmax", ..NET });
-    assert_eq!(
-        family.refusal(),
-        "b: node `the_Softmax` (Softmax) is not supported: supported operators are Add, AveragePool, BatchNormalization, \
-         Clip, Concat, Constant, Conv, Dropout, Flatten, Gemm, GlobalAveragePool, Identity, MatMul, MaxPool, Pad, \
-         ReduceMean, Relu, Reshape, Resize, Slice, Squeeze, Unsqueeze"
-    );
+    family.net("b", Net { middle: "Elu", ..NET });
+    let expected = "b: node `the_Elu` (Elu) is not supported: supported operators are Add, AveragePool, ";
+    let refusal = family.refusal();
+    assert!(refusal.starts_with(expected) && refusal.ends_with("Unsqueeze, Upsample, Where"), "{refusal}");
 }
 
 #[test]

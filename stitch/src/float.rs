@@ -1,5 +1,7 @@
 //! Float evaluation of nodes, one image at a time: gathered windows and a matrix product.
 
+mod attention;
+
 use crate::graph::{Graph, Node, Op, PoolKind, Window};
 
 /// Result of one node before its clamp. `tensors` holds the values of its inputs, `shapes` all shapes `[H, W, C]`.
@@ -41,7 +43,38 @@ fn evaluate_with(node: &Node, other: Option<&[f32]>, shapes: &[[usize; 3]], tens
             }
             values
         }
+        Op::LayerNorm { factor, offset, epsilon } => layer_norm(input(0).0, factor, offset, *epsilon),
+        Op::Curve { function } => input(0).0.iter().map(|&value| function.at(value)).collect(),
+        Op::Attention(attention) => attention::evaluate(attention, [input(0), input(1), input(2)], output),
+        Op::Offset { values } => input(0).0.iter().zip(values).map(|(value, offset)| value + offset).collect(),
+        Op::Prepend { tokens } => [tokens, input(0).0].concat(),
+        Op::Roll { by } => {
+            let (values, [height, width, channels]) = input(0);
+            let mut result = Vec::with_capacity(values.len());
+            for position in 0..height * width {
+                let (y, x) = ((position / width + by[0]) % height, (position % width + by[1]) % width);
+                result.extend_from_slice(&values[(y * width + x) * channels..][..channels]);
+            }
+            result
+        }
     }
+}
+
+/// Sums are in f64: channels may have a mean far from 0.
+fn layer_norm(values: &[f32], factor: &[f32], offset: &[f32], epsilon: f32) -> Vec<f32> {
+    let count = factor.len() as f64;
+    let mut result = Vec::with_capacity(values.len());
+    for position in values.chunks_exact(factor.len()) {
+        let mean = position.iter().map(|&value| f64::from(value)).sum::<f64>() / count;
+        let variance = position.iter().map(|&value| (f64::from(value) - mean).powi(2)).sum::<f64>() / count;
+        let scale = 1.0 / (variance + f64::from(epsilon)).sqrt();
+        let table = factor.iter().zip(offset);
+        let normal = position.iter().zip(table);
+        result.extend(
+            normal.map(|(&value, (factor, offset))| ((f64::from(value) - mean) * scale) as f32 * factor + offset),
+        );
+    }
+    result
 }
 
 /// Bounds values by the clamp of a node.

@@ -1,6 +1,16 @@
 //! The float form of a network: nodes in order, maps `[H, W, C]`, channels last, no batch dimension.
+//!
+//! Tokens are maps too: `[H, W, C]` as long as they are the positions of an image, `[1, N, C]` once a class token has joined
+//! them. So a stitch between any two networks is a 1×1 convolution, and heads, windows and the transposes around them are
+//! numbers of one [`Attention`] instead of tensors of their own.
+
+mod attention;
+mod function;
 
 use std::fmt;
+
+pub use attention::{Attention, Heads};
+pub use function::Function;
 
 use ndarray::Array4;
 
@@ -118,10 +128,41 @@ pub enum Op {
         /// Fused activation.
         clamp: Clamp,
     },
+    /// Normalises the channels of each position to mean 0 and variance 1, then scales and shifts them.
+    LayerNorm {
+        /// Factor per channel.
+        factor: Vec<f32>,
+        /// Offset per channel.
+        offset: Vec<f32>,
+        /// Added to the variance.
+        epsilon: f32,
+    },
+    /// A function of each element.
+    Curve {
+        /// Which.
+        function: Function,
+    },
+    /// Attention.
+    Attention(Box<Attention>),
+    /// Sum with a constant map (a position embedding).
+    Offset {
+        /// `[H, W, C]`.
+        values: Vec<f32>,
+    },
+    /// Constant tokens, then the positions of a map row by row: `[H, W, C]` to `[1, tokens + H·W, C]`.
+    Prepend {
+        /// `[tokens, C]`.
+        tokens: Vec<f32>,
+    },
+    /// Cyclic shift: `out[y, x] = in[(y + by₀) mod H, (x + by₁) mod W]`.
+    Roll {
+        /// Rows and columns.
+        by: [usize; 2],
+    },
 }
 
 impl Op {
-    /// The fused activation; none for `Scale`.
+    /// The fused activation; none where the op has no place for one.
     #[must_use]
     pub fn clamp(&self) -> Clamp {
         match self {
@@ -130,11 +171,11 @@ impl Op {
             | Self::Pool { clamp, .. }
             | Self::Move { clamp, .. }
             | Self::Concat { clamp } => *clamp,
-            Self::Scale { .. } => Clamp::NONE,
+            _ => Clamp::NONE,
         }
     }
 
-    /// The fused activation, to change it; `None` for `Scale`.
+    /// The fused activation, to change it, where the op has a place for one.
     pub fn clamp_mut(&mut self) -> Option<&mut Clamp> {
         match self {
             Self::Conv { clamp, .. }
@@ -142,7 +183,7 @@ impl Op {
             | Self::Pool { clamp, .. }
             | Self::Move { clamp, .. }
             | Self::Concat { clamp } => Some(clamp),
-            Self::Scale { .. } => None,
+            _ => None,
         }
     }
 
@@ -157,6 +198,12 @@ impl Op {
             Self::Pool { kind: PoolKind::Max, .. } => "max",
             Self::Move { .. } => "move",
             Self::Concat { .. } => "concat",
+            Self::LayerNorm { .. } => "layernorm",
+            Self::Curve { function } => function.name(),
+            Self::Attention(_) => "attention",
+            Self::Offset { .. } => "offset",
+            Self::Prepend { .. } => "prepend",
+            Self::Roll { .. } => "roll",
         }
     }
 }
@@ -175,13 +222,18 @@ pub struct Node {
 }
 
 impl Node {
-    /// Multiply-accumulates; `tensors` are the shapes that the node's numbers index.
+    /// Multiply-accumulates: those of convolutions, dense layers and both products of attention. Norms, curves and sums
+    /// count nothing. `tensors` are the shapes that the node's numbers index.
     #[must_use]
     pub fn macs(&self, tensors: &[[usize; 3]]) -> u64 {
         match &self.op {
             Op::Conv { weights, .. } => {
                 let [height, width, _] = tensors[self.output];
                 (weights.len() * height * width) as u64
+            }
+            Op::Attention(attention) => {
+                let [height, width, _] = tensors[self.output];
+                attention.macs(height * width)
             }
             _ => 0,
         }
@@ -210,11 +262,15 @@ impl Graph {
         self.nodes.iter().map(|node| node.macs(&self.tensors)).sum()
     }
 
-    /// Weights and biases.
+    /// Weights, biases and tables. A table that the file shares between places counts once per place.
     #[must_use]
     pub fn parameters(&self) -> usize {
         let of = |op: &Op| match op {
             Op::Conv { weights, bias, .. } => weights.len() + bias.len(),
+            Op::LayerNorm { factor, offset, .. } => factor.len() + offset.len(),
+            Op::Attention(attention) => attention.bias.len(),
+            Op::Offset { values } => values.len(),
+            Op::Prepend { tokens } => tokens.len(),
             _ => 0,
         };
         self.nodes.iter().map(|node| of(&node.op)).sum()
@@ -226,7 +282,7 @@ impl fmt::Display for Graph {
         writeln!(f, "{}: {} MACs, {} parameters", self.name, self.macs(), self.parameters())?;
         for node in &self.nodes {
             let shape = self.tensors[node.output];
-            writeln!(f, "  t{:<4} = {:<6} {:?} -> {shape:?}  {}", node.output, node.op.name(), node.inputs, node.name)?;
+            writeln!(f, "  t{:<4} = {:<9} {:?} -> {shape:?}  {}", node.output, node.op.name(), node.inputs, node.name)?;
         }
         Ok(())
     }

@@ -319,6 +319,15 @@ fn integer_op(
             (record.step, record.repeat) = ([1; 2], [1; 2]);
         }
         Op::Scale { .. } => return Err(narrow.error("operation that `simplify` should have folded", "scale")),
+        Op::LayerNorm { .. }
+        | Op::Curve { .. }
+        | Op::Attention(_)
+        | Op::Offset { .. }
+        | Op::Prepend { .. }
+        | Op::Roll { .. } => {
+            let what = format!("node `{}` ({}) has no integer form yet", node.name, node.op.name());
+            return Err(Error::Stage { stage: "quantize", what });
+        }
     }
     Ok(IntegerOp { record, weights, scratch_bytes, macs: macs(node, tensors) })
 }

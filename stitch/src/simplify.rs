@@ -11,7 +11,7 @@ type Rule = fn(&mut Graph) -> bool;
 /// # Errors
 /// [`Error::Stage`] if the output of the graph is its input.
 pub fn simplify(mut graph: Graph) -> Result<Graph, Error> {
-    const RULES: [Rule; 5] = [fold_scale, scale_to_depthwise, fuse_clamp, merge_pad, drop_identity];
+    const RULES: [Rule; 6] = [fold_scale, scale_to_depthwise, fuse_clamp, merge_pad, merge_rolls, drop_identity];
     drop_unread(&mut graph);
     while RULES.iter().any(|rule| rule(&mut graph)) {}
     drop_unread(&mut graph);
@@ -125,6 +125,20 @@ fn merge_pad(graph: &mut Graph) -> bool {
         }
         graph.nodes[position].inputs[0] = input;
         graph.nodes.remove(source);
+        return true;
+    }
+    false
+}
+
+/// roll → roll = roll by both.
+fn merge_rolls(graph: &mut Graph) -> bool {
+    for position in 0..graph.nodes.len() {
+        let Op::Roll { by: [down, right] } = graph.nodes[position].op else { continue };
+        let Some(source) = sole_source(graph, position) else { continue };
+        let [height, width, _] = graph.tensors[graph.nodes[position].output];
+        let Op::Roll { by } = &mut graph.nodes[source].op else { continue };
+        *by = [(by[0] + down) % height, (by[1] + right) % width];
+        absorb(graph, source, position);
         return true;
     }
     false

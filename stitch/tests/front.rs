@@ -55,7 +55,7 @@ fn what_is_not_supported_is_named() {
     refused(&one(&[], node("ReduceMean", &["x"], "y", &[("axes", Ints(&[1]))])), "ReduceMean", "axes");
     refused(&one(&[], node("Clip", &["x"], "y", &[("min", Float(f32::NAN))])), "Clip", "min");
     refused(&one(&[], node("Upsample", &["x"], "y", &[("mode", Text("linear"))])), "Upsample", "linear");
-    refused(&one(&[], node("Squeeze", &["x"], "y", &[("axes", Ints(&[0]))])), "Squeeze", "reshape");
+    refused(&one(&[], node("Squeeze", &["x"], "y", &[("axes", Ints(&[1]))])), "Squeeze", "reshape");
     refused(&one(&[], node("Relu", &["missing"], "y", &[])), "Relu", "missing");
     refused(&one(&[], node("Relu", &[], "y", &[])), "Relu", "missing");
     refused(&one(&[], node("Relu", &["x"], "x", &[])), "Relu", "`x`, which exists already");
@@ -72,9 +72,40 @@ fn every_operator_of_the_list_is_known() {
 }
 
 #[test]
-fn a_constant_that_onnx_would_spread_over_columns_is_not_taken_for_channels() {
-    let add = node("Add", &["x", "b"], "y", &[]);
-    refused(&model(&[1, 4, 4, 4], &[tensor("b", &[4], &[1.0; 4])], &[add]), "Add", "one value a channel");
+fn a_constant_that_onnx_spreads_over_columns_is_not_taken_for_channels() {
+    let add = |values: &[f32]| {
+        let tensors = [tensor("b", &[values.len() as i64], values)];
+        model(&[1, 4, 4, 4], &tensors, &[node("Add", &["x", "b"], "y", &[])])
+    };
+    judged("columns", &add(&noise(4, 2)));
+    refused(&add(&noise(3, 2)), "Add", "a constant of shape [3] for a map of [1, 4, 4, 4]");
+}
+
+#[test]
+fn functions_of_one_map_compute_what_the_judge_computes() {
+    let parts = [tensor("three", &[], &[3.0]), tensor("six", &[], &[6.0]), tensor("zero", &[], &[0.0])];
+    let nodes = [
+        node("Add", &["x", "three"], "a", &[]),
+        node("Clip", &["a", "zero", "six"], "b", &[]),
+        node("Mul", &["x", "b"], "c", &[]),
+        node("Div", &["c", "six"], "y", &[]),
+    ];
+    let bytes = model(&MAP, &parts, &nodes);
+    judged("hard swish in parts", &bytes);
+    let graph = import::import("parts", &bytes).and_then(simplify::simplify).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!((graph.nodes.len(), graph.nodes[0].op.name()), (1, "hardswish"), "{graph}");
+    for op in ["Sigmoid", "Tanh", "Erf", "HardSwish", "HardSigmoid"] {
+        judged(op, &model(&MAP, &[], &[node(op, &["x"], "y", &[])]));
+    }
+    let table = tensor("t", &[3, 1, 1], &[0.5, -2.0, 4.0]);
+    for op in ["Add", "Sub", "Mul", "Div"] {
+        judged(op, &model(&MAP, std::slice::from_ref(&table), &[node(op, &["x", "t"], "y", &[])]));
+    }
+    for op in ["Add", "Sub", "Mul"] {
+        judged(op, &model(&MAP, std::slice::from_ref(&table), &[node(op, &["t", "x"], "y", &[])]));
+    }
+    let other = [node("Relu", &["x"], "r", &[]), node("Mul", &["x", "r"], "y", &[])];
+    refused(&model(&MAP, &[], &other), "Mul", "only the sum");
 }
 
 #[test]

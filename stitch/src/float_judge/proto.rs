@@ -157,6 +157,15 @@ impl Writer<'_> {
                 self.moved(input, shape(0), shapes[node.output], *origin, *step, *repeat)
             }
             Op::Concat { .. } => self.node("Concat", inputs, vec![int("axis", 1)]),
+            Op::LayerNorm { .. }
+            | Op::Curve { .. }
+            | Op::Attention(_)
+            | Op::Offset { .. }
+            | Op::Prepend { .. }
+            | Op::Roll { .. } => {
+                let what = format!("node `{}` ({}) is not written as ONNX yet", node.name, node.op.name());
+                return Err(Error::Stage { stage: "float judge", what });
+            }
         })
     }
 

@@ -66,6 +66,11 @@ fn evaluate(graph: &Graph, input: &[f32]) -> Vec<f32> {
                     let row = |input: &usize| maps[*input].chunks(graph.tensors[*input][2]).nth(pixel);
                     node.inputs.iter().filter_map(row).flatten().nth(c).copied().unwrap_or(f32::NAN)
                 }
+                Op::Roll { by } => {
+                    let place = [(y + by[0]) % height, (x + by[1]) % width, c].map(|index| index as isize);
+                    at(first, from, place).unwrap_or(f32::NAN)
+                }
+                other => panic!("no rule touches {}", other.name()),
             };
             result.push(node.op.clamp().apply(value));
         }
@@ -189,6 +194,14 @@ fn identities_and_unread_nodes_go() {
     ];
     let shapes = [[4, 4, 3], [4, 4, 3], [2, 2, 3], [4, 4, 3], [2, 2, 3], [2, 2, 6]];
     assert_eq!(check(graph(&shapes, nodes)).1, ["max", "mean", "concat"]);
+}
+
+#[test]
+fn rolls_one_after_another_are_one() {
+    let roll = |by| Op::Roll { by };
+    let nodes = vec![(roll([3, 0]), &[0][..]), (roll([2, 4]), &[1])];
+    let (simple, names) = check(graph(&[[4, 6, 2]; 3], nodes));
+    assert_eq!((names, &simple.nodes[0].op), (vec!["roll"], &roll([1, 4])));
 }
 
 #[test]

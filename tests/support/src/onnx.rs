@@ -40,8 +40,14 @@ pub fn tensor(name: &str, dims: &[i64], values: &[f32]) -> Message {
 
 /// A constant of integers.
 pub fn integers(name: &str, values: &[i64]) -> Message {
+    indices(name, &[values.len() as i64], values)
+}
+
+/// A constant of integers of a shape.
+pub fn indices(name: &str, dims: &[i64], values: &[i64]) -> Message {
     let raw: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-    Message::default().int(1, values.len() as i64).int(2, 7).bytes(8, name.as_bytes()).bytes(9, &raw)
+    let message = dims.iter().fold(Message::default(), |message, &dim| message.int(1, dim));
+    message.int(2, 7).bytes(8, name.as_bytes()).bytes(9, &raw)
 }
 
 /// An attribute of a node.
@@ -60,8 +66,14 @@ use Attribute::{Float, Int, Ints, Text};
 
 /// A node called `the_OP`.
 pub fn node(op: &str, inputs: &[&str], output: &str, attributes: &[(&str, Attribute)]) -> Message {
+    node_of_many(op, inputs, &[output], attributes)
+}
+
+/// The same with several outputs.
+pub fn node_of_many(op: &str, inputs: &[&str], outputs: &[&str], attributes: &[(&str, Attribute)]) -> Message {
     let message = inputs.iter().fold(Message::default(), |message, input| message.bytes(1, input.as_bytes()));
-    let message = message.bytes(2, output.as_bytes()).bytes(3, format!("the_{op}").as_bytes()).bytes(4, op.as_bytes());
+    let message = outputs.iter().fold(message, |message, output| message.bytes(2, output.as_bytes()));
+    let message = message.bytes(3, format!("the_{op}").as_bytes()).bytes(4, op.as_bytes());
     attributes.iter().fold(message, |message, (name, value)| {
         let attribute = Message::default().bytes(1, name.as_bytes());
         let attribute = match value {
@@ -90,7 +102,7 @@ pub fn model(dims: &[i64], tensors: &[Message], nodes: &[Message]) -> Vec<u8> {
     let graph = tensors.iter().fold(graph, |graph, tensor| graph.bytes(5, &tensor.0));
     let output = Message::default().bytes(1, b"y");
     let graph = graph.bytes(11, &value("x", dims).0).bytes(12, &output.0);
-    Message::default().int(1, 8).bytes(7, &graph.0).bytes(8, &Message::default().bytes(1, b"").int(2, 13).0).0
+    Message::default().int(1, 8).bytes(7, &graph.0).bytes(8, &Message::default().bytes(1, b"").int(2, 17).0).0
 }
 
 /// Numbers without a pattern, from −1 to 1.
