@@ -3,6 +3,10 @@
 //! A cut is a tensor that every path from input to output passes and at which work of different blocks meets: the
 //! result of a join (`Add`, `Concat`), or a tensor that is read more than once. In a residual network these are the
 //! stem's output and the output of every residual block. Names play no part.
+//!
+//! Two kinds of parts between such tensors are no blocks of their own. What follows an attention and works on each position
+//! alone is the second half of a transformer's block. What only moves values (the patches before a merging) belongs to what
+//! computes with them.
 
 mod paths;
 
@@ -29,6 +33,9 @@ pub struct AnchorBlocks {
     pub cuts: Vec<CutInfo>,
     /// Nodes of each block, as positions in the graph.
     pub blocks: Vec<Vec<usize>>,
+    /// Whether a block only leads from the input or to a map of another size: no sum joins what it computes with what it
+    /// read. Such a block opens a stage (a stem, a patch merging), and is none that another anchor's block would answer.
+    pub opens: Vec<bool>,
 }
 
 /// Leave `front` at one cut, enter `back` at another.
@@ -132,7 +139,8 @@ pub fn cut(graphs: Vec<Graph>, spec: &StitchSpec) -> Result<Blocks, Error> {
 }
 
 /// Cuts and blocks of one anchor.
-fn blocks(graph: Graph) -> AnchorBlocks {
+#[must_use]
+pub fn blocks(graph: Graph) -> AnchorBlocks {
     let mut last_reader = vec![0; graph.tensors.len()];
     let mut readers = vec![0; graph.tensors.len()];
     for (position, node) in graph.nodes.iter().enumerate() {
@@ -141,9 +149,11 @@ fn blocks(graph: Graph) -> AnchorBlocks {
             readers[input] += 1;
         }
     }
+    let size = |tensor: usize| graph.tensors[tensor][..2].iter().product::<usize>();
     let info = |tensor: usize| CutInfo { tensor, shape: graph.tensors[tensor] };
     let mut cuts = vec![info(graph.input)];
-    let mut blocks = vec![];
+    let mut blocks: Vec<Vec<usize>> = vec![];
+    let mut opens = vec![];
     let mut block = vec![];
     // Nodes run in order, so a tensor is the only one alive after node `p` if nothing made up to `p` is read later.
     let mut needed_until = last_reader[graph.input];
@@ -153,10 +163,46 @@ fn blocks(graph: Graph) -> AnchorBlocks {
         needed_until = needed_until.max(last_reader[node.output]);
         let meets = matches!(node.op, Op::Add { .. } | Op::Concat { .. }) || readers[node.output] > 1;
         let last = node.output == graph.output;
-        if last || (alone && meets) {
-            cuts.push(info(node.output));
-            blocks.push(std::mem::take(&mut block));
+        // Behind the mean or the class token there is only the head.
+        let features = size(node.output) > 1 || size(graph.input) == 1;
+        if !(last || (alone && meets && features)) {
+            continue;
         }
+        let all = |nodes: &[usize], test: fn(&Op) -> bool| nodes.iter().all(|&node| test(&graph.nodes[node].op));
+        match blocks.last_mut() {
+            Some(previous)
+                if !last && attends(&graph, previous) && all(&block, works_on_positions)
+                    || all(previous, only_moves) =>
+            {
+                previous.append(&mut block);
+                cuts.pop();
+            }
+            _ => {
+                let resized = cuts.last().is_some_and(|cut| cut.shape[..2] != graph.tensors[node.output][..2]);
+                opens.push(!last && (blocks.is_empty() || resized) && all(&block, |op| !matches!(op, Op::Add { .. })));
+                blocks.push(std::mem::take(&mut block));
+            }
+        }
+        cuts.push(info(node.output));
     }
-    AnchorBlocks { graph, cuts, blocks }
+    AnchorBlocks { graph, cuts, blocks, opens }
+}
+
+fn attends(graph: &Graph, nodes: &[usize]) -> bool {
+    nodes.iter().any(|&node| matches!(graph.nodes[node].op, Op::Attention(_)))
+}
+
+/// Whether each position of the output depends on that position of the inputs only.
+fn works_on_positions(op: &Op) -> bool {
+    match op {
+        Op::Conv { window, .. } => window.kernel == [1, 1] && window.stride == [1, 1],
+        Op::Add { .. } | Op::Concat { .. } | Op::LayerNorm { .. } | Op::Curve { .. } => true,
+        Op::Move { origin: [0, 0, _], step: [1, 1], repeat: [1, 1], .. } => true,
+        _ => false,
+    }
+}
+
+/// Whether an op computes nothing.
+fn only_moves(op: &Op) -> bool {
+    matches!(op, Op::Move { .. } | Op::Concat { .. } | Op::Roll { .. })
 }

@@ -187,6 +187,19 @@ impl Op {
         }
     }
 
+    /// Weights, biases and tables. A table that the file shares between places counts once per place.
+    #[must_use]
+    pub fn parameters(&self) -> usize {
+        match self {
+            Self::Conv { weights, bias, .. } => weights.len() + bias.len(),
+            Self::LayerNorm { factor, offset, .. } => factor.len() + offset.len(),
+            Self::Attention(attention) => attention.bias.len(),
+            Self::Offset { values } => values.len(),
+            Self::Prepend { tokens } => tokens.len(),
+            _ => 0,
+        }
+    }
+
     /// Name for people.
     #[must_use]
     pub fn name(&self) -> &'static str {
@@ -262,18 +275,10 @@ impl Graph {
         self.nodes.iter().map(|node| node.macs(&self.tensors)).sum()
     }
 
-    /// Weights, biases and tables. A table that the file shares between places counts once per place.
+    /// Weights, biases and tables.
     #[must_use]
     pub fn parameters(&self) -> usize {
-        let of = |op: &Op| match op {
-            Op::Conv { weights, bias, .. } => weights.len() + bias.len(),
-            Op::LayerNorm { factor, offset, .. } => factor.len() + offset.len(),
-            Op::Attention(attention) => attention.bias.len(),
-            Op::Offset { values } => values.len(),
-            Op::Prepend { tokens } => tokens.len(),
-            _ => 0,
-        };
-        self.nodes.iter().map(|node| of(&node.op)).sum()
+        self.nodes.iter().map(|node| node.op.parameters()).sum()
     }
 }
 

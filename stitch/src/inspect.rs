@@ -45,8 +45,9 @@ fn describe(blocks: &Blocks) -> String {
         for (block, (nodes, ends)) in anchor.blocks.iter().zip(anchor.cuts.windows(2)).enumerate() {
             let macs = nodes.iter().map(|&node| graph.nodes[node].macs(&graph.tensors)).sum();
             let operations: Vec<&str> = nodes.iter().map(|&node| graph.nodes[node].op.name()).collect();
+            let opens = if anchor.opens[block] { "   (opens a stage)" } else { "" };
             lines.push(format!(
-                "  block {block:<3} {:>10} to {:<10} {:>12} MACs   {}",
+                "  block {block:<3} {:>10} to {:<10} {:>12} MACs   {}{opens}",
                 shape(ends[0].shape),
                 shape(ends[1].shape),
                 grouped(macs),

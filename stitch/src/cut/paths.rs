@@ -98,8 +98,8 @@ impl StageCuts {
     }
 }
 
-/// Inner cuts that are outputs of blocks, grouped by rows and columns. A stem that only opens the first stage counts
-/// as its input, not as a block, where the group has another member.
+/// Inner cuts that are outputs of blocks, grouped by rows and columns. A block that only opens a stage counts as the
+/// stage's input, not as a block, where the group has another member.
 fn staged(anchor: &AnchorBlocks) -> Staged {
     let last = anchor.cuts.len() - 1;
     let mut groups: Vec<([usize; 2], Vec<usize>)> = vec![];
@@ -110,13 +110,10 @@ fn staged(anchor: &AnchorBlocks) -> Staged {
             _ => groups.push(([height, width], vec![cut])),
         }
     }
-    let stem_only = anchor.blocks.first().is_some_and(|block| {
-        block.iter().all(|&node| !matches!(anchor.graph.nodes[node].op, Op::Add { .. } | Op::Concat { .. }))
-    });
     let block = |cut: usize| Block { cost: cost(anchor, cut - 1), width: anchor.cuts[cut].shape[2] };
     let (mut stages, mut cuts) = (vec![], vec![]);
-    for (number, (map, mut outputs)) in groups.into_iter().enumerate() {
-        let entry = (number == 0 && stem_only && outputs.len() > 1).then(|| outputs.remove(0));
+    for (map, mut outputs) in groups {
+        let entry = (outputs.len() > 1 && anchor.opens[outputs[0] - 1]).then(|| outputs.remove(0));
         let blocks = outputs.iter().map(|&cut| block(cut)).collect();
         let nothing = Block { cost: Cost::default(), width: 0 };
         stages.push(Stage { map, entry: entry.map_or(nothing, block), open: entry.is_some(), blocks });
@@ -131,13 +128,13 @@ fn staged(anchor: &AnchorBlocks) -> Staged {
 fn cost(anchor: &AnchorBlocks, block: usize) -> Cost {
     let graph = &anchor.graph;
     let of = |node: &Node| {
-        let (mut parameters, mut flash_bytes) = (0, 0);
+        let mut flash_bytes = 0;
         if let Op::Conv { weights, bias, groups, .. } = &node.op {
             let row = weights.len() / bias.len().max(1);
             let row = if *groups > 1 { row } else { row.next_multiple_of(4) };
-            (parameters, flash_bytes) = (weights.len() + bias.len(), bias.len() * (row + 9));
+            flash_bytes = bias.len() * (row + 9);
         }
-        let [parameters, flash_bytes] = [parameters, flash_bytes].map(|count| count as u64);
+        let [parameters, flash_bytes] = [node.op.parameters(), flash_bytes].map(|count| count as u64);
         Cost { macs: node.macs(&graph.tensors), parameters, flash_bytes }
     };
     anchor.blocks[block].iter().map(|&node| of(&graph.nodes[node])).sum()
