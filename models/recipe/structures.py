@@ -1,0 +1,107 @@
+"""Export public architectures with random weights: `python structures.py [OUT] [--only NAME] [--exporter dynamo]`.
+
+For tests of structure, not of accuracy: OUT (default `cache/structures`) gets NAME.onnx per architecture and
+FAMILY.toml per family, which `stitchnet inspect` reads. Nothing that this script writes is committed.
+
+Weights come from a seed. Biases, tables and batch statistics, which an untrained network has at 0 and 1, are moved by
+noise too, so that a reader that drops one computes something else.
+"""
+
+import argparse
+import warnings
+from pathlib import Path
+
+import timm
+import torch
+
+SIDE = 224
+
+ARCHITECTURES = {
+    "deit-ti": "deit_tiny_patch16_224",
+    "deit-s": "deit_small_patch16_224",
+    "deit-b": "deit_base_patch16_224",
+    "swin-t": "swin_tiny_patch4_window7_224",
+    "swin-s": "swin_small_patch4_window7_224",
+    "swin-b": "swin_base_patch4_window7_224",
+    "resnet18": "resnet18",
+    "resnet50": "resnet50",
+    "levit-192": "levit_192",
+    "levit-256": "levit_256",
+    "mobilenetv2-100": "mobilenetv2_100",
+    "mobilenetv2-140": "mobilenetv2_140",
+    "efficientnet-lite0": "efficientnet_lite0",
+    "efficientnet-lite1": "efficientnet_lite1",
+}
+
+FAMILIES = {
+    "deit": ("deit-ti", "deit-s", "deit-b"),
+    "swin": ("swin-t", "swin-s", "swin-b"),
+    "resnet": ("resnet18", "resnet50"),
+    "levit": ("levit-192", "levit-256"),
+    "resnet-swin": ("resnet18", "swin-t"),
+    "mobilenetv2": ("mobilenetv2-100", "mobilenetv2-140"),
+    "efficientnet-lite": ("efficientnet-lite0", "efficientnet-lite1"),
+}
+
+
+def network(name: str, seed: int) -> torch.nn.Module:
+    """The architecture with weights from `seed`."""
+    torch.manual_seed(seed)
+    net = timm.create_model(ARCHITECTURES[name], pretrained=False)
+    with torch.no_grad():
+        for key, value in net.state_dict().items():
+            if key.endswith("running_var"):
+                value.mul_(torch.empty_like(value).uniform_(0.7, 1.4))
+            elif value.is_floating_point() and "mask" not in key:
+                value.add_(torch.randn_like(value) * 0.02)
+    return net.eval()
+
+
+def export(name: str, out: Path, seed: int, dynamo: bool) -> Path:
+    """Writes OUT/NAME.onnx."""
+    path = out / f"{name}.onnx"
+    options = {"external_data": False} if dynamo else {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            network(name, seed),
+            (torch.zeros(1, 3, SIDE, SIDE),),
+            path,
+            opset_version=17,
+            dynamo=dynamo,
+            input_names=["image"],
+            output_names=["logits"],
+            **options,
+        )
+    return path
+
+
+def family(name: str, out: Path) -> None:
+    """Writes OUT/NAME.toml. The folders of images that it names do not exist: `inspect` opens none."""
+    labels = ", ".join(f'"class {label}"' for label in range(1000))
+    anchors = "".join(f'\n[[anchor]]\nname = "{anchor}"\nfile = "{anchor}.onnx"\n' for anchor in FAMILIES[name])
+    (out / f"{name}.toml").write_text(
+        f'name = "{name}"\nlabels = [{labels}]\n\n[input]\nheight = {SIDE}\nwidth = {SIDE}\nchannels = 3\n'
+        f"mean = [0.485, 0.456, 0.406]\nstd = [0.229, 0.224, 0.225]\n\n"
+        f'[data]\ncalibration = "calibration"\ntest = "test"\n{anchors}'
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path, nargs="?", default=Path(__file__).parent / "cache" / "structures")
+    parser.add_argument("--only", choices=[*ARCHITECTURES, *FAMILIES], help="one architecture or family")
+    parser.add_argument("--exporter", choices=["torchscript", "dynamo"], default="torchscript")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    names = FAMILIES.get(arguments.only, [arguments.only] if arguments.only else ARCHITECTURES)
+    for name in names:
+        path = export(name, arguments.out, arguments.seed, arguments.exporter == "dynamo")
+        print(f"{path}: {path.stat().st_size:,} bytes", flush=True)
+    for name in FAMILIES:
+        family(name, arguments.out)
+
+
+if __name__ == "__main__":
+    main()
