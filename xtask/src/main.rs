@@ -20,7 +20,7 @@ cargo xtask TASK
 
   ci                     every check, as scripts/test.sh runs them
   layers                 no dependency that the architecture forbids
-  readme IMAGE           the tables of README.md, from the bundled family's image, a path in the repository
+  readme IMAGE [OTHER]…  the tables of README.md, from the bundled family's image, a path in the repository; others side by side
   qemu [--image FILE] [--images DIR] [--count N] [--vectors FILE]
                          outputs, switches and memory of the firmware on an emulated Cortex-M4,
                          compared with the host; without --image on the bundled family
@@ -78,9 +78,9 @@ fn task() -> Result<()> {
             env::set_current_dir(root)?;
             station::check(&image)
         }
-        ["readme", image] => {
+        ["readme", image, beside @ ..] => {
             env::set_current_dir(root)?;
-            readme::write(image)
+            readme::write(image, beside)
         }
         ["ci"] => call(Command::new(root.join("scripts/test.sh"))),
         [] | ["help" | "-h" | "--help"] => {

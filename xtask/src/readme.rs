@@ -10,13 +10,21 @@ use crate::qemu::stitchnet;
 const README: &str = "README.md";
 const ANCHORS: &str = "models/cifar-cnn/anchors.md";
 
-/// Writes the tables. `image` is the bundled family's, scored on all 2,000 test images.
-pub fn write(image: &str) -> Result<()> {
+/// Writes the tables. `image` is the bundled family's, scored on all 2,000 test images; `beside` are images of that family whose
+/// stitches were learned in different ways, to set side by side.
+pub fn write(image: &str, beside: &[&str]) -> Result<()> {
     let text = fs::read_to_string(README).context(README)?;
     let anchors =
         fs::read_to_string(ANCHORS).with_context(|| format!("{ANCHORS}; models/recipe/export.py writes it"))?;
     let text = replaced(&text, "anchors", &anchors)?;
     let text = replaced(&text, "configs", &output(stitchnet().args(["report", image, "--markdown"]))?)?;
+    let text = match beside {
+        [] => text,
+        [first, others @ ..] => {
+            let others = others.iter().flat_map(|other| ["--beside", *other]);
+            replaced(&text, "curves", &output(stitchnet().args(["report", first]).args(others))?)?
+        }
+    };
     fs::write(README, text).context(README)
 }
 

@@ -3,6 +3,7 @@
 use simulator::Draw;
 
 use crate::network::Stitched;
+use crate::space::two_way::groups;
 
 /// Images are shifted by up to so many pixels.
 const SHIFT: usize = 4;
@@ -71,28 +72,12 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// Groups of a family's paths. A new one starts where the cost is too far from the first of the last one
-    /// (SN-Netv2, `group_subnets_by_flops`).
+    /// Groups of a family's paths.
     pub fn new(stitched: &Stitched) -> Self {
-        let cost = |path: usize| -> u64 {
-            stitched.paths[path].segments.iter().map(|&segment| stitched.segments[segment].macs).sum()
-        };
-        let mut paths: Vec<(u64, usize)> = (0..stitched.paths.len()).map(|path| (cost(path), path)).collect();
-        paths.sort_unstable();
-        let ends = paths.first().zip(paths.last());
-        let gap = ends.map_or(0, |((least, _), (most, _))| (most - least) / GROUPS);
-        let mut groups: Vec<Vec<usize>> = vec![];
-        let mut start = None;
-        for (cost, path) in paths {
-            match (start, groups.last_mut()) {
-                (Some(start), Some(group)) if cost - start <= gap => group.push(path),
-                _ => {
-                    start = Some(cost);
-                    groups.push(vec![path]);
-                }
-            }
-        }
-        Self { groups }
+        let macs = |segments: &[usize]| segments.iter().map(|&segment| stitched.segments[segment].macs).sum();
+        let macs: Vec<u64> = stitched.paths.iter().map(|path| macs(&path.segments)).collect();
+        let span = macs.iter().max().zip(macs.iter().min()).map_or(0, |(most, least)| most - least);
+        Self { groups: groups(&macs, span / GROUPS) }
     }
 
     /// One path.
