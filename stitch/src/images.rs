@@ -20,6 +20,12 @@ pub struct ImageSet {
     pub labels: Vec<u16>,
 }
 
+/// `(pixel / 255 − mean) / std`: what networks read, wherever a pixel becomes a number.
+#[must_use]
+pub fn normalised(pixel: u8, mean: f32, std: f32) -> f32 {
+    (f32::from(pixel) / 255.0 - mean) / std
+}
+
 impl ImageSet {
     /// All images of a folder: [`Sheets`] at once.
     ///
@@ -58,12 +64,11 @@ impl ImageSet {
         self
     }
 
-    /// `(pixel / 255 − mean) / std` of an image, `[H, W, C]`.
+    /// An image as numbers, `[H, W, C]`.
     #[must_use]
     pub fn normalised(&self, number: usize, mean: &[f32], std: &[f32]) -> Vec<f32> {
         let channels = mean.iter().zip(std).cycle();
-        let value = |(&pixel, (mean, std)): (&u8, (&f32, &f32))| (f32::from(pixel) / 255.0 - mean) / std;
-        self.image(number).iter().zip(channels).map(value).collect()
+        self.image(number).iter().zip(channels).map(|(&pixel, (mean, std))| normalised(pixel, *mean, *std)).collect()
     }
 }
 

@@ -10,6 +10,7 @@ use plan::{OpKind, TensorId};
 
 use crate::error::Error;
 use crate::graph::{Clamp, Node, Op, PoolKind, Window};
+use crate::images::normalised;
 use crate::network::{
     Calibrated, ConvWeights, Correction, Extent, IntegerCorrection, IntegerOp, IntegerPath, IntegerSegment, Quant,
     Quantized, Segment, Stitched,
@@ -113,7 +114,7 @@ fn to_integer(value: f32, quant: Quant) -> i8 {
 
 fn preprocess(pixels: &Pixels, quant: Quant) -> Vec<[i8; 256]> {
     let table = |(mean, std): (&f32, &f32)| {
-        core::array::from_fn(|value| to_integer((value as f32 / 255.0 - mean) / std, quant))
+        core::array::from_fn(|value| to_integer(normalised(value as u8, *mean, *std), quant))
     };
     pixels.mean.iter().zip(&pixels.std).map(table).collect()
 }

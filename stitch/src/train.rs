@@ -14,7 +14,7 @@ use stitch::pipeline;
 
 pub const EXAMPLES: &str = "Examples:
   stitchnet train models/cifar-cnn/family.toml --images models/recipe/cache/train -o out/train
-  stitchnet train models/cifar-cnn/family.toml --images models/recipe/cache/train -o out/train --what stitches --rank 16
+  stitchnet train models/cifar-cnn/family.toml --images models/recipe/cache/train -o out/stitches --what stitches --rank 16
 
 The images are the anchors' training images, as sheets; labels are not used. Started again with the same arguments, it goes
 on. When it is done, name the file in the family: learned = \"learned.safetensors\" under [stitch].";
@@ -100,9 +100,10 @@ pub fn train(arguments: &Train) -> Result<()> {
     }
     let learned_file = arguments.output.join("learned.safetensors");
     let anchors = pipeline::anchors_checksum(&spec)?;
+    let save = |training: &Training| learned::write(&learned_file, &training.family()?, anchors);
     let report = Report::new(training.step, options.steps);
     if training.best.is_none() {
-        report.measured(0, f64::NAN, training.measure(&pixels(unseen))?);
+        report.measured(0, None, training.measure(&pixels(unseen))?);
     }
     while training.step < options.steps {
         let mut loss = 0.0;
@@ -112,15 +113,17 @@ pub fn train(arguments: &Train) -> Result<()> {
             report.stepped();
         }
         let verdict = training.measure(&pixels(unseen))?;
-        report.measured(training.step, loss, verdict);
+        report.measured(training.step, Some(loss), verdict);
         state::write(&file, &training)?;
-        learned::write(&learned_file, &training.family()?, anchors)?;
+        save(&training)?;
         if let Verdict::Diverged(_) = verdict {
             println!("it diverged: the best state is kept; try a lower --rate or --anchor-rate in another folder");
             break;
         }
     }
     report.bar.finish_and_clear();
+    // Also where nothing was left to do: a run may have been killed between its last step and this.
+    save(&training)?;
     println!(
         "wrote {}\nNext: name it in {}, under [stitch]: learned = \"…\"",
         learned_file.display(),
@@ -166,7 +169,7 @@ impl Report {
         self.bar.inc(1);
     }
 
-    fn measured(&self, step: u64, loss: f64, verdict: Verdict) {
+    fn measured(&self, step: u64, loss: Option<f64>, verdict: Verdict) {
         let (held_out, word) = match verdict {
             Verdict::Best(loss) => (loss, "the best so far"),
             Verdict::Worse(loss) => (loss, "not the best"),
@@ -175,12 +178,12 @@ impl Report {
         let done = (step - self.first.min(step)).max(1);
         let left = self.since.elapsed().as_secs_f64() / done as f64 * self.steps.saturating_sub(step) as f64;
         let left = if step > self.first {
-            format!("{} left", HumanDuration(Duration::from_secs_f64(left)))
+            format!("; {} left", HumanDuration(Duration::from_secs_f64(left)))
         } else {
             String::new()
         };
-        let line =
-            format!("step {step} of {}: loss {loss:.4}, on held-out images {held_out:.4}, {word}; {left}", self.steps);
+        let loss = loss.map_or(String::new(), |loss| format!("loss {loss:.4}, "));
+        let line = format!("step {step} of {}: {loss}on held-out images {held_out:.4}, {word}{left}", self.steps);
         self.bar.suspend(|| println!("{line}"));
     }
 }

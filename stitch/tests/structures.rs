@@ -1,6 +1,6 @@
 //! Public architectures with random weights against onnxruntime. The files are made by `models/recipe/structures.py` and
 //! `judge.py`, which need Python; so these tests run when asked for:
-//! `STRUCTURES=folder cargo test --release -p stitch --test structures -- --ignored`.
+//! `STRUCTURES=folder cargo test --release --workspace --test structures -- --ignored`.
 
 use std::fs;
 use std::path::{Path, PathBuf};

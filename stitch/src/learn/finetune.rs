@@ -77,6 +77,8 @@ pub struct Training {
     /// Least measured loss, and the values of all parameters then.
     pub best: Option<(f64, Vec<Vec<f32>>)>,
     teacher: Net,
+    /// Its parameters, which never change.
+    teacher_tensors: Vec<Tensor>,
     sampler: Sampler,
     options: Options,
 }
@@ -103,11 +105,12 @@ impl Training {
         }
         let sampler = Sampler::new(&stitched);
         let teacher = Net::frozen(stitched.clone());
+        let teacher_tensors = teacher.tensors().map_err(refused)?;
         let mut random = Draw::new(options.seed);
         let mut draw = || (random.next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0;
         let net = Net::new(stitched, options.what, options.rank, &mut draw);
         let moments = vec![Moments::default(); net.parameters.len()];
-        Ok(Self { net, moments, step: 0, best: None, teacher, sampler, options })
+        Ok(Self { net, moments, step: 0, best: None, teacher, teacher_tensors, sampler, options })
     }
 
     /// What two trainings must have in common so that one can go on from the other.
@@ -175,7 +178,7 @@ impl Training {
     /// What the teacher says, softened.
     fn goal(&self, images: &Tensor) -> candle_core::Result<Tensor> {
         let teacher = self.teacher.stitched.anchors.len() - 1;
-        let answers = self.teacher.answers(teacher, &self.teacher.tensors()?, images)?;
+        let answers = self.teacher.answers(teacher, &self.teacher_tensors, images)?;
         log_softmax(&(answers / TEMPERATURE)?)?.exp()
     }
 

@@ -42,7 +42,15 @@ pub fn write(path: &Path, stitched: &Stitched, anchors: u32) -> Result<(), Error
     }
     let checksum = Tensor::new(&[anchors], &Device::Cpu).map_err(refused)?;
     tensors.insert(ANCHORS.into(), checksum);
-    safetensors::save(&tensors, path).map_err(refused)
+    save(path, &tensors)
+}
+
+/// Writes tensors; the file appears whole or not at all.
+pub(crate) fn save(path: &Path, tensors: &HashMap<String, Tensor>) -> Result<(), Error> {
+    let unfinished = path.with_extension("unfinished");
+    let refused = |error: candle_core::Error| Error::Content { path: unfinished.clone(), what: error.to_string() };
+    safetensors::save(tensors, &unfinished).map_err(refused)?;
+    std::fs::rename(&unfinished, path).map_err(|source| Error::File { path: path.into(), source })
 }
 
 fn names(segment: &str, node: usize) -> [String; 2] {

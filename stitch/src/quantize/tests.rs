@@ -275,3 +275,11 @@ fn every_pixel_value_has_an_integer_of_its_own_place() {
         }
     }
 }
+
+#[test]
+fn an_operation_without_an_integer_form_is_refused_by_name() {
+    let (_, values): (Vec<_>, Vec<_>) = inputs(1).into_iter().unzip();
+    let family = calibrated(vec![(Op::Roll { by: [1, 2] }, vec![0], INPUT)], &values);
+    let error = quantize(&family, &pixels()).expect_err("refused").to_string();
+    assert_eq!(error, "quantize: node `node0` (roll) has no integer form yet");
+}

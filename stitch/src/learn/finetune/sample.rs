@@ -2,6 +2,7 @@
 
 use simulator::Draw;
 
+use crate::images::normalised;
 use crate::network::Stitched;
 use crate::space::two_way::groups;
 
@@ -10,7 +11,7 @@ const SHIFT: usize = 4;
 /// Groups of similar cost, if costs were spread evenly (SN-Netv2 has 13).
 const GROUPS: u64 = 12;
 
-/// Images as bytes, and how a byte becomes a number: `(value / 255 − mean) / std`.
+/// Images as bytes, and how a byte becomes a number ([`normalised`]).
 #[derive(Clone, Copy, Debug)]
 pub struct Pixels<'a> {
     /// `[N, H, W, C]`.
@@ -28,7 +29,7 @@ impl Pixels<'_> {
     #[must_use]
     pub fn normalised(&self) -> Vec<f32> {
         let channels = self.mean.iter().zip(self.std).cycle();
-        self.values.iter().zip(channels).map(|(&value, (mean, std))| (f32::from(value) / 255.0 - mean) / std).collect()
+        self.values.iter().zip(channels).map(|(&value, (mean, std))| normalised(value, *mean, *std)).collect()
     }
 }
 
@@ -52,7 +53,7 @@ pub fn batch(pixels: &Pixels<'_>, count: usize, random: &mut Draw) -> Vec<f32> {
                 let x = reflected(if mirrored { width - 1 - x } else { x } + shift[1], width);
                 let pixel = &image[(y * width + x) * channels..][..channels];
                 let numbers = pixel.iter().zip(pixels.mean.iter().zip(pixels.std));
-                images.extend(numbers.map(|(&value, (mean, std))| (f32::from(value) / 255.0 - mean) / std));
+                images.extend(numbers.map(|(&value, (mean, std))| normalised(value, *mean, *std)));
             }
         }
     }

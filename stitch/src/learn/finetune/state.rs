@@ -7,8 +7,9 @@ use candle_core::{Device, Tensor, safetensors};
 
 use super::{Moments, Training};
 use crate::error::Error;
+use crate::learn::learned::save;
 
-/// Writes everything that the next step needs. The file appears whole or not at all.
+/// Writes everything that the next step needs.
 ///
 /// # Errors
 /// [`Error::Content`], [`Error::File`].
@@ -41,9 +42,7 @@ pub fn write(path: &Path, training: &Training) -> Result<(), Error> {
     if let Some((loss, _)) = training.best {
         add("best", Tensor::new(&[loss], &Device::Cpu))?;
     }
-    let unfinished = path.with_extension("unfinished");
-    safetensors::save(&tensors, &unfinished).map_err(refused)?;
-    std::fs::rename(&unfinished, path).map_err(|source| Error::File { path: path.into(), source })
+    save(path, &tensors)
 }
 
 /// Brings a new training to where the file's was.
