@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput};
-use kernels::{Add, Conv, Isa, Level, Pool, PoolKind, Requant, Shape, Window, conv_scratch};
+use kernels::{Add, Conv, Element, Isa, Level, Pool, PoolKind, Requant, Shape, Window, conv_scratch};
 
 /// A convolution over a square map, padded so that stride 1 keeps its size.
 struct Case {
@@ -69,6 +69,8 @@ fn convolution<I: Isa>(group: &mut BenchmarkGroup<'_, WallTime>, isa: I, case: &
         input_zero: -3,
         weights: &weights,
         requant,
+        to: Element::Int8,
+        curve: None,
     };
     let input = paint(op.input.len(), u8::cast_signed);
     let mut output = vec![0; op.output.len()];
@@ -92,7 +94,8 @@ fn addition<I: Isa>(group: &mut BenchmarkGroup<'_, WallTime>, isa: I) {
     let len = square(32, 16).len();
     let (a, b) = (paint(len, u8::cast_signed), paint(len, |value| value.wrapping_add(91).cast_signed()));
     let mut output = vec![0; len];
-    let op = Add { multiplier: [20_000, 12_345], offset: 1 << 14, shift: 15, min: -128, max: 127 };
+    let elements = [Element::Int8; 3];
+    let op = Add { multiplier: [20_000, 12_345], offset: 1 << 14, shift: 15, min: -128, max: 127, elements };
     group.throughput(Throughput::Elements(len as u64));
     group.bench_function("add 16 at 32x32", |bencher| {
         bencher.iter(|| {

@@ -1,5 +1,7 @@
 //! Convolution, grouped or not. A dense layer is one whose window is the whole map.
 
+use crate::curve;
+use crate::element::{Element, saturated};
 use crate::isa::Isa;
 use crate::requant::Requant;
 use crate::shape::{KernelError, Shape, Window, check};
@@ -22,6 +24,24 @@ pub struct Conv<'a> {
     pub weights: &'a [u8],
     /// Rescale of the sums.
     pub requant: Requant<'a>,
+    /// What the output holds.
+    pub to: Element,
+    /// Table that each finished int8 output v goes through: `curve[v as u8]`.
+    pub curve: Option<&'a [u8; 256]>,
+}
+
+impl Conv<'_> {
+    /// Bytes of an output position.
+    pub(crate) fn output_bytes(&self) -> usize {
+        usize::from(self.output.channels) * self.to.bytes()
+    }
+
+    /// The last step, where the body left it out.
+    pub(crate) fn bend(&self, output: &mut [i8]) {
+        if let Some(table) = self.curve {
+            curve::in_place(table, output);
+        }
+    }
 }
 
 /// Scratch bytes with which [`conv`] is fastest on every instruction set; `positions` are those of the output map.
@@ -53,22 +73,24 @@ pub fn conv<I: Isa>(
     let (inputs, outputs) = (usize::from(op.input.channels), usize::from(op.output.channels));
     check(groups > 0 && inputs % groups == 0 && outputs % groups == 0, KernelError::Geometry)?;
     check(input.len() == op.input.len() && !input.is_empty(), KernelError::Input)?;
-    check(output.len() == op.output.len() && !output.is_empty(), KernelError::Output)?;
+    check(op.to == Element::Int8 || op.curve.is_none(), KernelError::Geometry)?;
+    check(output.len() == op.output.len().saturating_mul(op.to.bytes()) && !output.is_empty(), KernelError::Output)?;
     let row = row_len(op.window.kernel, inputs / groups);
     check(row > 0 && op.weights.len() == row * outputs, KernelError::Weights)?;
     op.requant.check(outputs)?;
     // Without a window to gather and with whole words, the input itself is the matrix.
-    let direct =
-        op.window.is_point() && groups == 1 && inputs % 4 == 0 && input.len() / inputs == output.len() / outputs;
+    let size = op.output_bytes();
+    let direct = op.window.is_point() && groups == 1 && inputs % 4 == 0 && input.len() / inputs == output.len() / size;
     check(direct || scratch.len() >= 2 * row, KernelError::Scratch)?;
     if isa.conv(op, input, output, scratch) {
+        op.bend(output);
         return Ok(());
     }
     isa.enter(
         #[inline(always)]
         || {
             if direct {
-                for (pixels, out) in input.chunks(2 * row).zip(output.chunks_mut(2 * outputs)) {
+                for (pixels, out) in input.chunks(2 * row).zip(output.chunks_mut(2 * size)) {
                     let (first, second) = pixels.split_at(row);
                     products(isa, op, 0, [first, if second.is_empty() { first } else { second }], out);
                 }
@@ -79,6 +101,7 @@ pub fn conv<I: Isa>(
             }
         },
     );
+    op.bend(output);
     Ok(())
 }
 
@@ -87,15 +110,15 @@ pub fn conv<I: Isa>(
 fn gathered<I: Isa>(isa: I, op: &Conv<'_>, group: usize, input: &[i8], output: &mut [i8], scratch: &mut [i8]) {
     let channels = usize::from(op.input.channels) / usize::from(op.groups);
     let row = row_len(op.window.kernel, channels);
-    let (width, outputs) = (usize::from(op.output.width), usize::from(op.output.channels));
+    let (width, size) = (usize::from(op.output.width), op.output_bytes());
     let (first, second) = scratch.split_at_mut(row);
     let Some(second) = second.get_mut(..row) else { return };
     // The end of a row, behind the window, meets the zeros that pad the weights; gathering does not touch it.
     first.fill(0);
     second.fill(0);
-    for (y, out_row) in output.chunks_mut(width * outputs).enumerate() {
-        for (pair, out) in out_row.chunks_mut(2 * outputs).enumerate() {
-            let two = out.len() > outputs;
+    for (y, out_row) in output.chunks_mut(width * size).enumerate() {
+        for (pair, out) in out_row.chunks_mut(2 * size).enumerate() {
+            let two = out.len() > size;
             for (x, row) in [&mut *first, &mut *second].into_iter().enumerate().take(1 + usize::from(two)) {
                 gather(op, group * channels, channels, input, op.window.start(y, 2 * pair + x), row);
             }
@@ -158,7 +181,7 @@ fn products<I: Isa>(isa: I, op: &Conv<'_>, group: usize, rows: [&[i8]; 2], out: 
     let outputs = usize::from(op.output.channels);
     let per_group = outputs / usize::from(op.groups);
     let len = rows[0].len();
-    let (out0, out1) = out.split_at_mut(outputs.min(out.len()));
+    let (out0, out1) = out.split_at_mut(op.output_bytes().min(out.len()));
     let first = group * per_group;
     let weights = op.weights.get(first * len..(first + per_group) * len).unwrap_or_default();
     let mut channel = first;
@@ -166,24 +189,46 @@ fn products<I: Isa>(isa: I, op: &Conv<'_>, group: usize, rows: [&[i8]; 2], out: 
     for four in fours.by_ref() {
         let (w01, w23) = four.split_at(2 * len);
         let ((w0, w1), (w2, w3)) = (w01.split_at(len), w23.split_at(len));
-        let sums = isa.dot_2x4(rows, [w0, w1, w2, w3]);
-        let values = sums.map(
-            #[inline(always)]
-            |sums| isa.requant4(&op.requant, channel, sums),
-        );
-        for (out, values) in [&mut *out0, &mut *out1].into_iter().zip(values) {
-            if let Some(slots) = out.get_mut(channel..).and_then(|out| out.first_chunk_mut()) {
-                *slots = values;
-            }
-        }
+        let [sums0, sums1] = isa.dot_2x4(rows, [w0, w1, w2, w3]);
+        store4(isa, op, channel, sums0, out0);
+        store4(isa, op, channel, sums1, out1);
         channel += 4;
     }
     for one in fours.remainder().chunks_exact(len) {
         for (out, row) in [&mut *out0, &mut *out1].into_iter().zip(rows) {
-            if let Some(slot) = out.get_mut(channel) {
-                *slot = op.requant.apply(channel, isa.dot(row, one));
-            }
+            store(op, channel, isa.dot(row, one), out);
         }
         channel += 1;
+    }
+}
+
+/// Four sums of one position, of the channels from `channel` on; a position that is not there takes none.
+#[inline(always)]
+fn store4<I: Isa>(isa: I, op: &Conv<'_>, channel: usize, sums: [i32; 4], out: &mut [i8]) {
+    if op.to == Element::Int8 {
+        let values = isa.requant4(&op.requant, channel, sums);
+        if let Some(slots) = out.get_mut(channel..).and_then(|out| out.first_chunk_mut()) {
+            *slots = values;
+        }
+    } else {
+        for (lane, sum) in sums.into_iter().enumerate() {
+            store(op, channel + lane, sum, out);
+        }
+    }
+}
+
+#[inline(always)]
+fn store(op: &Conv<'_>, channel: usize, sum: i32, out: &mut [i8]) {
+    match op.to {
+        Element::Int8 => {
+            if let Some(slot) = out.get_mut(channel) {
+                *slot = op.requant.apply(channel, sum);
+            }
+        }
+        Element::Int16 => {
+            if let Some(slot) = out.as_chunks_mut().0.get_mut(channel) {
+                *slot = saturated(op.requant.rescaled(channel, sum));
+            }
+        }
     }
 }

@@ -3,6 +3,7 @@
 use core::ops::Range;
 
 use crate::conv::Conv;
+use crate::element::Element;
 use crate::isa::Isa;
 use crate::shape::{KernelError, check};
 
@@ -12,7 +13,8 @@ pub const fn depthwise_scratch(_channels: u16) -> usize {
     0
 }
 
-/// Runs a depthwise convolution: `groups`, input and output channels are equal, weights are `[KH][KW][C]`.
+/// Runs a depthwise convolution: `groups`, input and output channels are equal, weights are `[KH][KW][C]`,
+/// the output is int8.
 ///
 /// # Errors
 /// [`KernelError`] if a slice has not the length that the shapes give.
@@ -26,11 +28,13 @@ pub fn depthwise<I: Isa>(
     let channels = usize::from(op.output.channels);
     let taps = usize::from(op.window.kernel[0]) * usize::from(op.window.kernel[1]);
     check(op.input.channels == op.output.channels && op.groups == op.output.channels, KernelError::Geometry)?;
+    check(op.to == Element::Int8, KernelError::Geometry)?;
     check(input.len() == op.input.len() && !input.is_empty(), KernelError::Input)?;
     check(output.len() == op.output.len() && !output.is_empty(), KernelError::Output)?;
     check(op.weights.len() == taps * channels, KernelError::Weights)?;
     op.requant.check(channels)?;
     if isa.depthwise(op, input, output) {
+        op.bend(output);
         return Ok(());
     }
     isa.enter(
@@ -61,6 +65,7 @@ pub fn depthwise<I: Isa>(
             }
         },
     );
+    op.bend(output);
     Ok(())
 }
 

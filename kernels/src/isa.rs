@@ -2,9 +2,12 @@
 
 use crate::add::Add;
 use crate::arch;
+use crate::attention::{self, Attention, ROWS, Rows};
 use crate::conv::Conv;
+use crate::layer_norm::{self, LayerNorm, Row};
 use crate::pool::Pool;
 use crate::requant::Requant;
+use crate::softmax;
 
 /// Leaf functions of one instruction set. A value of such a type proves that the CPU has it, so the leaves are
 /// safe to call. Slices of one call have one length, a multiple of 4.
@@ -46,6 +49,36 @@ pub trait Isa: Copy {
     #[inline(always)]
     fn add_in_place(self, _op: &Add, _a_and_output: &mut [i8], _b: &[i8]) -> usize {
         0
+    }
+
+    /// As [`Self::conv`], for an attention.
+    #[inline(always)]
+    fn attention(self, _op: &Attention<'_>, _query: &[i8], _key: &[i8], _out: &mut [i8], _scratch: &mut [i8]) -> bool {
+        false
+    }
+
+    /// Softmax of a row of logits in place.
+    #[inline(always)]
+    fn softmax_row(self, row: &mut [i8]) {
+        softmax::row(row);
+    }
+
+    /// Values mixed by four rows of weights, 16 channels from `channel` on.
+    #[inline(always)]
+    fn mix(self, weights: [&[[i8; 2]]; ROWS], values: &Rows<'_>, channel: usize) -> [[i32; 16]; ROWS] {
+        attention::mix(weights, values, channel)
+    }
+
+    /// Sum and sum of squares of a row of Int16.
+    #[inline(always)]
+    fn moments(self, row: &[i8]) -> (i32, u64) {
+        layer_norm::moments(row)
+    }
+
+    /// A row of a layer normalisation, with the constants of the row.
+    #[inline(always)]
+    fn normalise(self, op: &LayerNorm<'_>, row: Row, input: &[i8], output: &mut [i8]) {
+        layer_norm::normalise(op, row, input, output);
     }
 
     /// Dot products of two input rows with four weight rows (int8 as bytes).

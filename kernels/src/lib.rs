@@ -1,7 +1,7 @@
-//! int8 arithmetic: one generic body per op, a few leaf functions per instruction set.
+//! int8 and int16 arithmetic: one generic body per op, a few leaf functions per instruction set.
 //!
 //! Contract, the same on every instruction set, bit for bit:
-//! - activations and weights are int8, sums are `i32` and do not overflow (the image parser has checked it);
+//! - activations are int8 or int16, weights int8, sums are `i32` and do not overflow (the image parser has checked it);
 //! - no instruction saturates an intermediate;
 //! - one rounding rule, [`Requant::apply`].
 //!
@@ -13,23 +13,35 @@
 
 mod add;
 pub mod arch;
+mod attention;
 #[cfg(any(test, feature = "reference"))]
 pub mod cases;
 mod conv;
+mod curve;
 mod depthwise;
+mod element;
 mod isa;
+mod layer_norm;
 mod movement;
 mod pool;
 #[cfg(any(test, feature = "reference"))]
 pub mod reference;
 mod requant;
+mod rescale;
 mod shape;
+mod softmax;
 
-pub use add::{Add, add, add_in_place};
+pub use add::{Add, add, add_constant, add_in_place};
+pub use attention::{Attention, Heads, attention, attention_scratch};
 pub use conv::{Conv, conv, conv_scratch};
+pub use curve::curve;
 pub use depthwise::{depthwise, depthwise_scratch};
+pub use element::Element;
 pub use isa::{Isa, Level};
-pub use movement::{Move, move_tensor};
+pub use layer_norm::{LayerNorm, layer_norm};
+pub use movement::{Move, Roll, move_tensor, prepend, roll};
 pub use pool::{Pool, PoolKind, pool};
 pub use requant::Requant;
+pub use rescale::{Rescale, rescale_tensor};
 pub use shape::{KernelError, Shape, Window};
+pub use softmax::softmax;

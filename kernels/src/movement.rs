@@ -1,6 +1,7 @@
 //! Everything that moves values without computing: strided slice, pad, part of a concatenation, nearest resize by
-//! whole factors, clamp.
+//! whole factors, clamp, tokens before a map, cyclic shift.
 
+use crate::arch;
 use crate::shape::{KernelError, Shape, check};
 
 /// `out[y, x, first_channel + c] = in[y·step/repeat + origin₀, x·step/repeat + origin₁, c + origin₂]` for `c` below
@@ -55,6 +56,48 @@ pub fn move_tensor(op: &Move, input: &[i8], output: &mut [i8]) -> Result<(), Ker
             let value = usize::try_from(index).ok().and_then(|index| from.get(index)).copied().unwrap_or(op.fill);
             *out = value.min(op.max).max(op.min);
         }
+    }
+    Ok(())
+}
+
+/// Puts tokens of an image before those of a map: the bytes of `tokens`, then those of `input`, of any element.
+///
+/// # Errors
+/// [`KernelError`] if the output has not the length of both.
+pub fn prepend(tokens: &[u8], input: &[i8], output: &mut [i8]) -> Result<(), KernelError> {
+    check(tokens.len().checked_add(input.len()) == Some(output.len()), KernelError::Output)?;
+    let (first, rest) = output.split_at_mut(tokens.len());
+    first.copy_from_slice(arch::signed(tokens));
+    rest.copy_from_slice(input);
+    Ok(())
+}
+
+/// A cyclic shift: `out[y, x] = in[(y + by₀) mod H, (x + by₁) mod W]`.
+#[derive(Clone, Copy, Debug)]
+pub struct Roll {
+    /// Input and output map; its channels are the bytes of a position, so it has any element.
+    pub shape: Shape,
+    /// Rows and columns.
+    pub by: [u16; 2],
+}
+
+/// Runs a cyclic shift.
+///
+/// # Errors
+/// [`KernelError`] if a slice has not the length that the shape gives.
+pub fn roll(op: &Roll, input: &[i8], output: &mut [i8]) -> Result<(), KernelError> {
+    check(input.len() == op.shape.len() && !input.is_empty(), KernelError::Input)?;
+    check(output.len() == input.len(), KernelError::Output)?;
+    let (height, row) = (usize::from(op.shape.height), usize::from(op.shape.width) * usize::from(op.shape.channels));
+    let left = usize::from(op.by[1] % op.shape.width) * usize::from(op.shape.channels);
+    for (y, out) in output.chunks_exact_mut(row).enumerate() {
+        let start = (y + usize::from(op.by[0])) % height * row;
+        let Some((before, after)) = input.get(start..start + row).and_then(|line| line.split_at_checked(left)) else {
+            return Err(KernelError::Input);
+        };
+        let (first, second) = out.split_at_mut(after.len());
+        first.copy_from_slice(after);
+        second.copy_from_slice(before);
     }
     Ok(())
 }

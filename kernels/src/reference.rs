@@ -1,6 +1,10 @@
 //! The specification: naive loops in `i64`, sharing nothing with the bodies.
 
-use crate::{Add, Conv, Move, Pool, PoolKind, Requant, Shape};
+mod transformer;
+
+pub use transformer::{EXP2, attention, curve, layer_norm, prepend, rescale_tensor, roll, softmax};
+
+use crate::{Add, Conv, Element, Move, Pool, PoolKind, Requant, Shape};
 
 fn at(shape: Shape, y: i64, x: i64, c: i64) -> Option<usize> {
     let [height, width, channels] = [shape.height, shape.width, shape.channels].map(i64::from);
@@ -19,12 +23,33 @@ fn rounded(value: i64, multiplier: i64, shift: u32, zero: i8, min: i8, max: i8) 
     (scaled + i64::from(zero)).clamp(min.into(), max.into()) as i8
 }
 
-fn requantised(requant: &Requant<'_>, channel: i64, sum: i64) -> i8 {
+fn load(element: Element, values: &[i8], index: usize) -> i64 {
+    match element {
+        Element::Int8 => values[index].into(),
+        Element::Int16 => i64::from(values[2 * index + 1]) * 256 + i64::from(values[2 * index] as u8),
+    }
+}
+
+fn save(element: Element, values: &mut [i8], index: usize, value: i64) {
+    match element {
+        Element::Int8 => values[index] = value as i8,
+        Element::Int16 => {
+            let value = value.clamp(-32_768, 32_767);
+            values[2 * index] = value.rem_euclid(256) as u8 as i8;
+            values[2 * index + 1] = value.div_euclid(256) as i8;
+        }
+    }
+}
+
+fn requantised(requant: &Requant<'_>, to: Element, channel: i64, sum: i64) -> i64 {
     let channel = channel as usize;
     let word = |table: &[u8]| i64::from(i32::from_le_bytes(table[4 * channel..4 * channel + 4].try_into().unwrap()));
     let (bias, multiplier) = (word(requant.bias), word(requant.multiplier));
     let shift = requant.shift[channel].into();
-    rounded(sum + bias, multiplier, shift, requant.zero_point, requant.min, requant.max)
+    match to {
+        Element::Int8 => rounded(sum + bias, multiplier, shift, requant.zero_point, requant.min, requant.max).into(),
+        Element::Int16 => ((sum + bias) * multiplier + (1i64 << (shift - 1))).div_euclid(1i64 << shift),
+    }
 }
 
 /// [`crate::conv`].
@@ -62,17 +87,23 @@ fn convolve(op: &Conv<'_>, depthwise: bool, input: &[i8], output: &mut [i8]) {
             }
         }
         if let Some(index) = at(op.output, y, x, o) {
-            output[index] = requantised(&op.requant, o, sum);
+            let value = requantised(&op.requant, op.to, o, sum);
+            let value = op.curve.map_or(value, |table| i64::from(table[value.rem_euclid(256) as usize] as i8));
+            save(op.to, output, index, value);
         }
     }
 }
 
 /// [`crate::add`].
 pub fn add(op: &Add, a: &[i8], b: &[i8], output: &mut [i8]) {
-    for index in 0..output.len() {
-        let sum = i64::from(a[index]) * i64::from(op.multiplier[0]) + i64::from(b[index]) * i64::from(op.multiplier[1]);
+    let [of_a, of_b, of_output] = op.elements;
+    for index in 0..output.len() / of_output.bytes() {
+        let (a, b) = (load(of_a, a, index), load(of_b, b, index));
+        let sum = a * i64::from(op.multiplier[0]) + b * i64::from(op.multiplier[1]);
         let scaled = (sum + i64::from(op.offset)).div_euclid(1 << op.shift);
-        output[index] = scaled.clamp(op.min.into(), op.max.into()) as i8;
+        let least = if of_output == Element::Int8 { op.min.into() } else { i64::MIN };
+        let most = if of_output == Element::Int8 { op.max.into() } else { i64::MAX };
+        save(of_output, output, index, scaled.clamp(least, most));
     }
 }
 

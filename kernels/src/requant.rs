@@ -2,7 +2,7 @@
 
 use crate::shape::{KernelError, check};
 
-/// Rescale of a row of sums to int8, per output channel. Tables are bytes in flash, little-endian.
+/// Rescale of a row of sums, per output channel. Tables are bytes in flash, little-endian.
 #[derive(Clone, Copy, Debug)]
 pub struct Requant<'a> {
     /// `i32` per channel, input zero point folded in.
@@ -11,7 +11,7 @@ pub struct Requant<'a> {
     pub multiplier: &'a [u8],
     /// `u8` per channel, 1..=62.
     pub shift: &'a [u8],
-    /// Integer that stands for 0.0.
+    /// Integer that stands for 0.0; unused, as both bounds are, where the output is Int16.
     pub zero_point: i8,
     /// Least output.
     pub min: i8,
@@ -73,9 +73,15 @@ impl<'a> Requant<'a> {
     #[inline(always)]
     #[must_use]
     pub fn apply(&self, channel: usize, sum: i32) -> i8 {
+        finish(self.rescaled(channel, sum), self.zero_point, self.min, self.max)
+    }
+
+    /// `round((sum + bias) · multiplier / 2^shift)` for one channel; what an Int16 output saturates.
+    #[inline(always)]
+    pub(crate) fn rescaled(&self, channel: usize, sum: i32) -> i32 {
         let acc = sum.wrapping_add(word(self.bias, channel));
         let shift = self.shift.get(channel).copied().unwrap_or(1);
-        finish(rescale(acc, word(self.multiplier, channel), shift), self.zero_point, self.min, self.max)
+        rescale(acc, word(self.multiplier, channel), shift)
     }
 
     /// [`Self::apply`] to four channels from `channel` on. A call, as the loops around it keep more in registers

@@ -1,7 +1,9 @@
 //! Every instruction set present equals the reference, bit for bit.
 
 use kernels::cases::{self, Case, Failure, Memory, layers};
-use kernels::{Conv, KernelError, Level, Requant, Shape, Window, arch};
+use kernels::{
+    Attention, Conv, Element, Heads, KernelError, LayerNorm, Level, Requant, Rescale, Roll, Shape, Window, arch,
+};
 
 fn run(level: Level, case: &Case, memory: &mut Memory) -> Result<(), Failure> {
     kernels::with_isa!(level, |isa| cases::run(isa, case, memory))
@@ -75,7 +77,9 @@ fn wrong_lengths_are_errors() {
     let shape = Shape { height: 2, width: 2, channels: 4 };
     let window = Window { kernel: [1, 1], stride: [1, 1], pad: [0; 4] };
     let requant = Requant { bias: &[0; 16], multiplier: &[0; 16], shift: &[1; 4], zero_point: 0, min: -128, max: 127 };
-    let op = Conv { input: shape, output: shape, window, groups: 1, input_zero: 0, weights: &[0; 16], requant };
+    let (to, curve) = (Element::Int8, None);
+    let op =
+        Conv { input: shape, output: shape, window, groups: 1, input_zero: 0, weights: &[0; 16], requant, to, curve };
     let run = |op: &Conv<'_>, input: usize, output: usize| {
         kernels::conv(arch::Scalar, op, &vec![0; input], &mut vec![0; output], &mut [])
     };
@@ -119,7 +123,8 @@ fn any_geometry(kernel: u8, stride: u8, pad: u8, groups: u16) {
     let mut scratch = vec![0; kernels::conv_scratch(window.kernel, 4, 10)];
     for weights in [taps * 4, (taps * 4).next_multiple_of(4) * 4, taps.next_multiple_of(4) * 4] {
         let weights = vec![1; weights];
-        let op = Conv { input, output, window, groups, input_zero: 1, weights: &weights, requant };
+        let (to, curve) = (Element::Int8, None);
+        let op = Conv { input, output, window, groups, input_zero: 1, weights: &weights, requant, to, curve };
         let _ = kernels::conv(arch::Scalar, &op, &[1; 24], &mut [0; 40], &mut scratch);
         let _ = kernels::depthwise(arch::Scalar, &op, &[1; 24], &mut [0; 40], &mut []);
     }
@@ -129,4 +134,123 @@ fn any_geometry(kernel: u8, stride: u8, pad: u8, groups: u16) {
             kernels::Pool { kind, input, output, window, input_zero: 0, multiplier, shift, zero_point, min: 1, max: 0 };
         assert_eq!(kernels::pool(arch::Scalar, &op, &[1; 24], &mut [0; 40]), Ok(()));
     }
+}
+
+#[test]
+fn attentions_that_do_not_fit_are_errors() {
+    let map = |height, width| Shape { height, width, channels: 12 };
+    let heads = |first| Heads { first, per_head: 2, width: 2 };
+    let op = Attention {
+        query_map: map(2, 4),
+        key_map: map(2, 4),
+        heads: 2,
+        query: heads(0),
+        key: heads(4),
+        value: heads(8),
+        query_window: [2, 2],
+        key_window: [2, 2],
+        logit_multiplier: 1 << 30,
+        logit_shift: 33,
+        bias: &[],
+        mask: &[],
+        multiplier: 1 << 30,
+        shift: 45,
+        zero_point: 0,
+        min: -128,
+        max: 127,
+    };
+    let scratch = kernels::attention_scratch(4, 2);
+    let run = |op: &Attention<'_>, [query, key, output, scratch]: [usize; 4]| {
+        kernels::attention(
+            arch::Scalar,
+            op,
+            &vec![1; query],
+            &vec![1; key],
+            &mut vec![0; output],
+            &mut vec![0; scratch],
+        )
+    };
+    let lens = [96, 96, 32, scratch];
+    assert_eq!(run(&op, lens), Ok(()));
+    assert_eq!(run(&op, [95, 96, 32, scratch]), Err(KernelError::Input));
+    assert_eq!(run(&op, [96, 97, 32, scratch]), Err(KernelError::Input));
+    assert_eq!(run(&op, [96, 96, 31, scratch]), Err(KernelError::Output));
+    assert_eq!(run(&op, [96, 96, 32, scratch - 1]), Err(KernelError::Scratch));
+    assert_eq!(run(&Attention { bias: &[0; 64], mask: &[0; 64], ..op }, lens), Ok(()));
+    assert_eq!(run(&Attention { bias: &[0; 62], ..op }, lens), Err(KernelError::Weights));
+    assert_eq!(run(&Attention { mask: &[0; 66], ..op }, lens), Err(KernelError::Weights));
+    for shift in [0, 63, 255] {
+        assert_eq!(run(&Attention { shift, ..op }, lens), Err(KernelError::Weights));
+        assert_eq!(run(&Attention { logit_shift: shift, ..op }, lens), Err(KernelError::Weights));
+    }
+    let mut refused = vec![
+        Attention { heads: 0, ..op },
+        Attention { heads: 3, ..op },
+        Attention { heads: u16::MAX, ..op },
+        Attention { query: Heads { width: 0, ..op.query }, key: Heads { width: 0, ..op.key }, ..op },
+        Attention { value: Heads { width: 0, ..op.value }, ..op },
+        Attention { value: heads(9), ..op },
+        Attention { value: Heads { per_head: u16::MAX, ..op.value }, ..op },
+        Attention { key: Heads { width: 3, ..op.key }, ..op },
+        Attention { query_map: map(0, 0), key_map: map(0, 0), ..op },
+        // 4096 keys.
+        Attention { query_map: map(64, 64), key_map: map(64, 64), query_window: [64; 2], key_window: [64; 2], ..op },
+    ];
+    for side in [0, 3, u16::MAX] {
+        refused.push(Attention { query_window: [side, 2], ..op });
+        refused.push(Attention { query_window: [2, side], ..op });
+        refused.push(Attention { key_window: [side, 2], ..op });
+        refused.push(Attention { key_window: [2, side], ..op });
+    }
+    refused.push(Attention { key_window: [1, 2], ..op });
+    for op in refused {
+        assert_eq!(run(&op, lens), Err(KernelError::Geometry), "{op:?}");
+    }
+}
+
+#[test]
+fn transformer_operations_check_their_lengths() {
+    let isa = arch::Scalar;
+    let op = LayerNorm { channels: 4, factor: &[1; 8], factor_bits: 15, offset: &[1; 16], epsilon: 1, min: -9, max: 9 };
+    let run = |op: &LayerNorm<'_>, input, output| kernels::layer_norm(isa, op, &vec![3; input], &mut vec![0; output]);
+    assert_eq!(run(&op, 16, 8), Ok(()));
+    for (input, output) in [(0, 0), (15, 8), (12, 6)] {
+        assert_eq!(run(&op, input, output), Err(KernelError::Input));
+    }
+    assert_eq!(run(&op, 16, 9), Err(KernelError::Output));
+    for channels in [0, 1, 2049, u16::MAX] {
+        assert_eq!(run(&LayerNorm { channels, ..op }, 16, 8), Err(KernelError::Geometry));
+    }
+    for op in [
+        LayerNorm { factor_bits: 16, ..op },
+        LayerNorm { epsilon: (1 << 62) + 1, ..op },
+        LayerNorm { factor: &[1; 7], ..op },
+        LayerNorm { offset: &[1; 20], ..op },
+    ] {
+        assert_eq!(run(&op, 16, 8), Err(KernelError::Weights));
+    }
+    let weights = |keys, logits, weights| kernels::softmax(isa, keys, &mut vec![5; logits], &mut vec![0; weights]);
+    assert_eq!(weights(3, 24, 12), Ok(()));
+    assert_eq!(weights(0, 24, 12), Err(KernelError::Geometry));
+    assert_eq!(weights(2049, 4 * 2049, 2 * 2049), Err(KernelError::Geometry));
+    assert_eq!(weights(3, 20, 10), Err(KernelError::Input));
+    assert_eq!(weights(3, 24, 14), Err(KernelError::Output));
+    let op = Roll { shape: Shape { height: 2, width: 3, channels: 2 }, by: [7, 7] };
+    assert_eq!(kernels::roll(&op, &[1; 12], &mut [0; 12]), Ok(()));
+    assert_eq!(kernels::roll(&op, &[1; 11], &mut [0; 11]), Err(KernelError::Input));
+    assert_eq!(kernels::roll(&op, &[1; 12], &mut [0; 11]), Err(KernelError::Output));
+    let nothing = Shape { height: 2, width: 0, channels: 2 };
+    assert_eq!(kernels::roll(&Roll { shape: nothing, ..op }, &[], &mut []), Err(KernelError::Input));
+    assert_eq!(kernels::prepend(&[1; 3], &[2; 2], &mut [0; 6]), Err(KernelError::Output));
+    assert_eq!(kernels::curve(&[0; 256], &[2; 2], &mut [0; 3]), Err(KernelError::Output));
+    let requant = Requant { bias: &[0; 8], multiplier: &[0; 8], shift: &[1; 2], zero_point: 0, min: -128, max: 127 };
+    let (from, to) = (Element::Int16, Element::Int8);
+    let op = Rescale { channels: 2, from, to, requant };
+    let run = |op: &Rescale<'_>, input, output| kernels::rescale_tensor(isa, op, &vec![3; input], &mut vec![0; output]);
+    assert_eq!(run(&op, 8, 4), Ok(()));
+    assert_eq!(run(&op, 6, 3), Err(KernelError::Input));
+    assert_eq!(run(&op, 8, 5), Err(KernelError::Output));
+    assert_eq!(run(&Rescale { to: Element::Int16, ..op }, 8, 9), Err(KernelError::Output));
+    assert_eq!(run(&Rescale { channels: 0, ..op }, 8, 4), Err(KernelError::Geometry));
+    assert_eq!(run(&Rescale { channels: 1, ..op }, 8, 4), Err(KernelError::Weights));
 }

@@ -1,7 +1,7 @@
 //! One op: read its record, borrow its tensors, call its kernel. The only file that speaks the language of the
 //! image and that of the kernels.
 
-use kernels::{Add, Conv, Isa, Move, Pool, PoolKind, Requant, Shape, Window};
+use kernels::{Add, Conv, Element, Isa, Move, Pool, PoolKind, Requant, Shape, Window};
 use plan::layout::NO_TENSOR;
 use plan::{Image, Op, OpId, OpKind, Segment, Tensor, TensorId};
 
@@ -71,13 +71,15 @@ fn convolution<'a>(image: &Image<'a>, op: &Op, from: &Tensor, to: &Tensor, bias:
             min: op.min,
             max: op.max,
         },
+        to: Element::Int8,
+        curve: None,
     }
 }
 
 fn addition(op: &Op) -> Add {
     // V16 bounds the factors to 16 bits.
     let multiplier = op.factors.map(|factor| factor as i16);
-    Add { multiplier, offset: op.constant, shift: op.shift, min: op.min, max: op.max }
+    Add { multiplier, offset: op.constant, shift: op.shift, min: op.min, max: op.max, elements: [Element::Int8; 3] }
 }
 
 fn pooling(op: &Op, kind: PoolKind, from: &Tensor, to: &Tensor) -> Pool {

@@ -10,6 +10,7 @@ use core::arch::x86_64::{
     _mm256_srlv_epi64, _mm256_sub_epi64, _mm256_xor_si256, _xgetbv,
 };
 
+use super::bytes::unsigned;
 use crate::isa::Isa;
 use crate::requant::Requant;
 
@@ -75,12 +76,6 @@ fn end(bytes: &[u8]) -> __m256i {
     let mask = _mm_cmpgt_epi32(_mm_set1_epi32(words as i32), _mm_setr_epi32(0, 1, 2, 3));
     // SAFETY: only lanes below `words` are read, and as many words lie in `bytes`; alignment is not needed.
     _mm256_cvtepi8_epi16(unsafe { _mm_maskload_epi32(bytes.as_ptr().cast(), mask) })
-}
-
-#[inline(always)]
-pub(super) fn as_bytes(row: &[i8]) -> &[u8] {
-    // SAFETY: i8 and u8 have one size, one alignment and no invalid bit pattern.
-    unsafe { core::slice::from_raw_parts(row.as_ptr().cast(), row.len()) }
 }
 
 #[inline]
@@ -177,7 +172,7 @@ impl Isa for Avx2 {
     #[inline(always)]
     fn dot_2x4(self, rows: [&[i8]; 2], weights: [&[u8]; 4]) -> [[i32; 4]; 2] {
         // SAFETY: `self` proves AVX2.
-        unsafe { dot_2x4([as_bytes(rows[0]), as_bytes(rows[1])], weights) }
+        unsafe { dot_2x4([unsigned(rows[0]), unsigned(rows[1])], weights) }
     }
 
     #[inline(always)]
@@ -189,6 +184,6 @@ impl Isa for Avx2 {
     #[inline(always)]
     fn dot(self, row: &[i8], weights: &[u8]) -> i32 {
         // SAFETY: `self` proves AVX2.
-        unsafe { dot(as_bytes(row), weights) }
+        unsafe { dot(unsigned(row), weights) }
     }
 }

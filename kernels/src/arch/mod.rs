@@ -2,6 +2,7 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+mod bytes;
 #[cfg(all(target_arch = "arm", feature = "dsp"))]
 mod dsp;
 mod scalar;
@@ -10,6 +11,7 @@ mod vnni;
 
 #[cfg(target_arch = "x86_64")]
 pub use avx2::Avx2;
+pub(crate) use bytes::{signed, unsigned};
 #[cfg(all(target_arch = "arm", feature = "dsp"))]
 pub use dsp::Dsp;
 pub use scalar::Scalar;

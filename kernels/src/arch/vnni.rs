@@ -10,7 +10,8 @@ use core::arch::x86_64::{
     _mm256_set1_epi32, _mm256_setr_epi32, _mm256_setzero_si256, _mm256_sub_epi32, _mm256_xor_si256,
 };
 
-use super::avx2::{self, Avx2, as_bytes};
+use super::avx2::{self, Avx2};
+use super::bytes::unsigned;
 use crate::isa::Isa;
 use crate::requant::Requant;
 
@@ -118,7 +119,7 @@ impl Isa for Vnni {
             return self.0.dot_2x4(rows, weights);
         }
         // SAFETY: `self` proves AVX2 and AVX-VNNI.
-        unsafe { dot_2x4([as_bytes(rows[0]), as_bytes(rows[1])], weights) }
+        unsafe { dot_2x4([unsigned(rows[0]), unsigned(rows[1])], weights) }
     }
 
     #[inline(always)]
@@ -134,7 +135,7 @@ impl Isa for Vnni {
 
 #[cfg(test)]
 mod tests {
-    use super::{Vnni, as_bytes, dot_2x4};
+    use super::{Vnni, dot_2x4, unsigned};
     use crate::arch::Scalar;
     use crate::isa::Isa;
 
@@ -150,9 +151,9 @@ mod tests {
         for values in [painted, [i8::MIN; 6 * 320], [i8::MAX; 6 * 320]] {
             for len in (4..=320).step_by(4) {
                 let row = |number: usize| &values[number * 320..][..len];
-                let (rows, weights) = ([row(0), row(1)], [2, 3, 4, 5].map(|number| as_bytes(row(number))));
+                let (rows, weights) = ([row(0), row(1)], [2, 3, 4, 5].map(|number| unsigned(row(number))));
                 // SAFETY: `Vnni::new` has seen the CPU's features.
-                let found = unsafe { dot_2x4(rows.map(as_bytes), weights) };
+                let found = unsafe { dot_2x4(rows.map(unsigned), weights) };
                 assert_eq!(found, Scalar.dot_2x4(rows, weights), "{len}");
             }
         }

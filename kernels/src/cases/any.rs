@@ -1,7 +1,8 @@
 //! A case from any bytes, and its run on every instruction set: the body of the fuzz target `kernels`.
 
-use super::{Case, ConvCase, Failure, Memory, Paint, plain, run};
-use crate::{Add, Level, Move, Pool, PoolKind, Shape, Window};
+use super::table::plain;
+use super::{AttentionCase, Case, ConvCase, Failure, Line, Memory, NormCase, Paint, RescaleCase, run};
+use crate::{Add, Element, Level, Move, Pool, PoolKind, Roll, Shape, Window};
 
 /// Bytes as choices; zeros behind the end.
 struct Choices<'a>(&'a [u8]);
@@ -57,19 +58,70 @@ impl Choices<'_> {
         let outputs = groups * u16::from(self.between(1, 12));
         let shift = self.byte().is_multiple_of(2).then(|| self.between(1, 62));
         let paint = self.paint();
-        ConvCase { groups, shift, paint, ..plain([input.height, input.width, input.channels], outputs, window) }
+        let (to, curve) = (self.element(), self.flag());
+        let case = plain([input.height, input.width, input.channels], outputs, window);
+        ConvCase { groups, shift, paint, to, curve: curve && to == Element::Int8, ..case }
     }
 
     fn depthwise(&mut self) -> ConvCase {
         let case = self.convolution();
-        ConvCase { groups: case.input.channels, outputs: case.input.channels, ..case }
+        ConvCase { groups: case.input.channels, outputs: case.input.channels, to: Element::Int8, ..case }
     }
 
     fn addition(&mut self) -> Add {
         let [min, max] = self.clamp();
+        let elements = [0; 3].map(|_| self.element());
         // The bounds of V16, whatever the constant.
-        let multiplier = [0; 2].map(|_| (self.word() as i16).max(-i16::MAX));
-        Add { multiplier, offset: self.word() >> 1, shift: self.between(0, 30), min, max }
+        let multiplier =
+            [0; 2].map(|_| (self.word() as i16).max(-i16::MAX) / if elements == [Element::Int8; 3] { 1 } else { 2 });
+        Add { multiplier, offset: self.word() >> 2, shift: self.between(0, 30), min, max, elements }
+    }
+
+    fn flag(&mut self) -> bool {
+        self.byte().is_multiple_of(2)
+    }
+
+    fn element(&mut self) -> Element {
+        if self.byte().is_multiple_of(3) { Element::Int16 } else { Element::Int8 }
+    }
+
+    fn line(&mut self) -> Line {
+        let (one, other, seed) = (self.word() >> 7, self.word() >> 7, u64::from(self.byte()));
+        match self.byte() % 4 {
+            0 => Line::All(one),
+            1 => Line::Outlier(one, other),
+            2 => Line::Either(one, other, seed),
+            _ => Line::Noise(one, 1 + (other as u32 & 0x3ff_ffff >> self.between(1, 25)), seed),
+        }
+    }
+
+    fn rescale(&mut self) -> RescaleCase {
+        let (channels, positions) = (self.between(1, 40).into(), self.between(1, 9).into());
+        let elements = [0; 2].map(|_| self.element());
+        RescaleCase { channels, positions, elements, shift: self.between(1, 62), paint: self.paint() }
+    }
+
+    fn normalisation(&mut self) -> NormCase {
+        let (channels, positions) = (self.between(2, 255).into(), self.between(1, 3).into());
+        let factor = self.flag().then(|| self.word() as i16);
+        // At most 2^62, and small ones as often as large ones.
+        let epsilon = (u64::from(self.word().unsigned_abs()) << 31) >> self.between(0, 62);
+        NormCase { channels, positions, factor_bits: self.between(0, 15), factor, epsilon, line: self.line() }
+    }
+
+    fn attention(&mut self) -> AttentionCase {
+        AttentionCase {
+            windows: [0; 2].map(|_| self.between(1, 2).into()),
+            query_window: [0; 2].map(|_| self.between(1, 5).into()),
+            key_window: [0; 2].map(|_| self.between(1, 6).into()),
+            heads: self.between(1, 3).into(),
+            width: [0; 2].map(|_| self.between(1, 20).into()),
+            interleaved: self.flag(),
+            offsets: [0; 2].map(|_| self.flag()),
+            logit: (self.word(), self.between(1, 62)),
+            shift: self.between(1, 62),
+            paint: self.paint(),
+        }
     }
 
     fn pool(&mut self) -> Pool {
@@ -104,12 +156,22 @@ impl Choices<'_> {
 #[allow(unused_labels, reason = "of `with_isa!`, where there is one instruction set")]
 pub fn run_any(bytes: &[u8], memory: &mut Memory) -> bool {
     let mut choices = Choices(bytes);
-    let case = match choices.byte() % 5 {
+    let case = match choices.byte() % 12 {
         0 => Case::Conv(choices.convolution()),
         1 => Case::Depthwise(choices.depthwise()),
         2 => Case::Add(choices.addition(), choices.byte().into(), choices.paint()),
         3 => Case::Pool(choices.pool(), choices.paint()),
-        _ => Case::Move(choices.movement(), choices.paint()),
+        4 => Case::Move(choices.movement(), choices.paint()),
+        5 => Case::Rescale(choices.rescale()),
+        6 => Case::Curve(choices.byte().into(), choices.paint()),
+        7 => Case::Prepend([0; 2].map(|_| choices.byte().into()), choices.paint()),
+        8 => {
+            let (shape, by) = (choices.shape(), [0; 2].map(|_| choices.byte().into()));
+            Case::Roll(Roll { shape, by }, choices.paint())
+        }
+        9 => Case::LayerNorm(choices.normalisation()),
+        10 => Case::Softmax([choices.between(1, 255).into(), choices.between(1, 3).into()], choices.line()),
+        _ => Case::Attention(choices.attention()),
     };
     for level in Level::available() {
         let found = match level {

@@ -2,7 +2,7 @@
 
 use core::arch::naked_asm;
 
-use crate::add::Add;
+use crate::add::{Add, BYTES};
 
 /// `words` times four elements.
 ///
@@ -55,6 +55,9 @@ fn constants(op: &Add) -> [i32; 3] {
 
 /// The whole words of an addition; returns how many elements they are.
 pub(super) fn add(op: &Add, a: &[i8], b: &[i8], output: &mut [i8]) -> usize {
+    if op.elements != BYTES {
+        return 0;
+    }
     let words = a.len().min(b.len()).min(output.len()) / 4;
     if words > 0 {
         // SAFETY: each slice has as many words; there is at least one.

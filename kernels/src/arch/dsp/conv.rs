@@ -10,6 +10,7 @@ use core::arch::{asm, naked_asm};
 
 use super::rows;
 use crate::conv::{Conv, gather, row_len};
+use crate::element::Element;
 
 /// Windows that share a widened weight.
 const WINDOWS: usize = 4;
@@ -164,7 +165,7 @@ pub(super) fn conv(op: &Conv<'_>, input: &[i8], output: &mut [i8], scratch: &mut
     let channels = usize::from(op.input.channels) / groups;
     let row = row_len(op.window.kernel, channels);
     let positions = output.len() / outputs;
-    if !op.requant.is_short() {
+    if !op.requant.is_short() || op.to != Element::Int8 {
         return false;
     }
     if positions < WINDOWS {

@@ -1,0 +1,96 @@
+//! Softmax over base-2 exponents.
+//!
+//! A power of two is a shift of a table's entry, so nothing here approximates but the table and its rounding:
+//!
+//! ```text
+//! d = max - t                                   8 fraction bits, not negative
+//! e = (EXP2[d & 255] << 5) >> (d >> 8)          2^20 · 2^(-d/256), 0 from 20 binary orders on
+//! z = leading zeros of Σe;  r = ⌊0xffff_ffff / ((Σe << z) >> 16)⌋;  f = (r << z) >> 1     f ~ 2^47 / Σe
+//! p = min(round(e·f / 2^32), 32767)             15 fraction bits
+//! ```
+
+use crate::element::saturated;
+use crate::isa::Isa;
+use crate::shape::{KernelError, check};
+
+/// Longest row: its sum of 2^20 each stays in 32 bits.
+pub(crate) const MOST_KEYS: usize = 2048;
+/// Powers from which on one counts as 0: 20 binary orders.
+pub(crate) const VANISHED: u32 = 20 << 8;
+
+/// `round(2^15 · 2^(-n/256))`.
+pub const EXP2: [u16; 256] = {
+    /// `⌊2^63 · 2^(-1/256)⌋`.
+    const STEP: u128 = 9_198_432_556_164_277_330;
+    let mut table = [0; 256];
+    let mut power = 1u128 << 63;
+    let mut index = 0;
+    while index < 256 {
+        table[index] = ((power + (1 << 47)) >> 48) as u16;
+        power = (power * STEP) >> 63;
+        index += 1;
+    }
+    table
+};
+
+/// Weights of rows of `keys` logits, at most 2048: i32 with 8 fraction bits, exponents of 2, in; Int16 with 15 fraction bits
+/// out, so that a row adds up to 1. Both little-endian; the difference of two logits fits 32 bits. The logits are spent.
+///
+/// # Errors
+/// [`KernelError`] if a slice is no whole row, or the rows differ in number.
+pub fn softmax<I: Isa>(isa: I, keys: u16, logits: &mut [i8], weights: &mut [i8]) -> Result<(), KernelError> {
+    let keys = usize::from(keys);
+    check((1..=MOST_KEYS).contains(&keys), KernelError::Geometry)?;
+    check(!logits.is_empty() && logits.len().is_multiple_of(4 * keys), KernelError::Input)?;
+    check(2 * weights.len() == logits.len(), KernelError::Output)?;
+    isa.enter(
+        #[inline(always)]
+        || {
+            for (row, weights) in logits.chunks_exact_mut(4 * keys).zip(weights.chunks_exact_mut(2 * keys)) {
+                isa.softmax_row(row);
+                weights.copy_from_slice(row.split_at(2 * keys).0);
+            }
+        },
+    );
+    Ok(())
+}
+
+#[inline(always)]
+fn word(bytes: [i8; 4]) -> i32 {
+    i32::from_le_bytes(bytes.map(|byte| byte as u8))
+}
+
+/// `2^20 · 2^(-below/256)`.
+#[inline(always)]
+fn power(below: u32) -> u32 {
+    let fraction = u32::from(EXP2[(below & 255) as usize]) << 5;
+    if below < VANISHED { fraction >> (below >> 8) } else { 0 }
+}
+
+/// `2^47 / sum`, about; the sum is at least the largest power, 2^20.
+#[inline(always)]
+pub(crate) fn inverse(sum: u32) -> u32 {
+    let zeros = sum.leading_zeros();
+    let divisor = (sum.wrapping_shl(zeros) >> 16).max(1);
+    (u32::MAX / divisor).wrapping_shl(zeros) >> 1
+}
+
+/// [`softmax`] of one row in place: the weights lie in its first half.
+#[inline(always)]
+pub(crate) fn row(row: &mut [i8]) {
+    let logits = row.as_chunks_mut::<4>().0;
+    let most = logits.iter().fold(i32::MIN, |most, &logit| most.max(word(logit)));
+    let mut sum = 0u32;
+    for logit in &mut *logits {
+        let power = power(most.wrapping_sub(word(*logit)) as u32);
+        sum = sum.wrapping_add(power);
+        *logit = power.to_le_bytes().map(|byte| byte as i8);
+    }
+    let factor = u64::from(inverse(sum));
+    for key in 0..logits.len() {
+        let power = u64::from(word(logits[key]) as u32);
+        let weight = saturated(((power * factor + (1 << 31)) >> 32) as i32);
+        // Weight `key` lies before the power that is read next.
+        logits[key / 2].as_chunks_mut().0[key % 2] = weight;
+    }
+}
