@@ -38,9 +38,9 @@ rules! {
     RecordCount = 10, "A section has at least one record where one is needed, and at most 65,535.";
     KindKnown = 11, "Kinds are known and reserved fields are zero.";
     Reference = 12, "Numbers and ranges point inside their section; tables and names are at most 16 times the data.";
-    TensorShape = 13, "A tensor and a cut have at least one element and fewer than 2^31.";
+    TensorShape = 13, "A tensor and a cut have at least one byte and fewer than 2^31.";
     Partition = 14, "Segments, configs and their ranges follow one another without gap or overlap.";
-    Geometry = 15, "The shapes of an op agree with its window, groups and steps.";
+    Geometry = 15, "The shapes and elements of an op agree with its kind, window, groups and steps.";
     Numeric = 16, "Sums cannot overflow: reductions, biases, multipliers and shifts are in range.";
     WriteBeforeRead = 17, "A tensor of the segment is written once, whole, and before it is read.";
     Placement = 18, "Live tensors and scratch are aligned, apart and inside the segment's peak.";

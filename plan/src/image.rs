@@ -7,8 +7,8 @@ use crate::layout::{
     TARGET_CLASS_PORTABLE,
 };
 use crate::record::{
-    Config, ConfigId, Cost, Cut, CutId, Meta, Op, OpId, Overlay, Range, Segment, SegmentId, Target, TargetId, Tensor,
-    TensorId,
+    Attention, Config, ConfigId, Cost, Cut, CutId, Meta, Op, OpId, Overlay, Range, Segment, SegmentId, Target,
+    TargetId, Tensor, TensorId,
 };
 use crate::validate;
 
@@ -115,6 +115,12 @@ impl<'a> Image<'a> {
     #[must_use]
     pub fn op(&self, id: OpId) -> Op {
         self.record(Section::Ops, id.index())
+    }
+
+    /// The numbers of an attention.
+    #[must_use]
+    pub fn attention(&self, op: &Op) -> Attention {
+        Attention::read(self.data(op.weights, Attention::LEN))
     }
 
     /// Number of segments.
@@ -253,7 +259,7 @@ impl<'a> Image<'a> {
     /// Self test: the output of a config.
     #[must_use]
     pub fn test_output(&self, config: ConfigId) -> &'a [u8] {
-        let len = self.cut(self.meta.output).shape.iter().map(|&side| usize::from(side)).product();
+        let len = self.cut(self.meta.output).bytes() as usize;
         let offset = u64::from(self.meta.test_outputs.offset) + config.index() as u64 * len as u64;
         self.data(u32::try_from(offset).unwrap_or(u32::MAX), len)
     }

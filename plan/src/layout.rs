@@ -43,3 +43,13 @@ pub const MAX_SEGMENT_TENSORS: usize = 256;
 /// Bytes of all names, biases, multipliers and shifts that records name, as a multiple of the data section: what
 /// is shared is checked once for each record that names it.
 pub const MAX_SHARING: u64 = 16;
+/// Flag of a convolution: a table follows the clamp.
+pub const WITH_CURVE: u16 = 1;
+/// Flag of an attention: it has a bias.
+pub const WITH_BIAS: u16 = 1;
+/// Flag of an attention: it has a mask.
+pub const WITH_MASK: u16 = 2;
+/// Channels that a LayerNorm may have: its sums stay inside 64 bits.
+pub const MAX_NORM_CHANNELS: u16 = 2048;
+/// Keys that an attention may have: the sum of their weights stays inside 32 bits.
+pub const MAX_KEYS: u32 = 2048;

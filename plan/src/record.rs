@@ -1,6 +1,7 @@
 //! The records: one description of each fact about a network, read on the device and written by the host.
 
 use crate::bytes::Field;
+use crate::layout::{WITH_BIAS, WITH_MASK};
 
 macro_rules! id {
     ($(#[$doc:meta] $name:ident),*) => {$(
@@ -82,6 +83,27 @@ kind!(
         MaxPool = 5,
         /// Strided slice, pad, part of a concatenation, nearest resize, clamp.
         Move = 6,
+        /// Channels of each position to mean 0 and variance 1, then factors and offsets.
+        LayerNorm = 7,
+        /// Softmax of products of queries and keys, times values; [`Attention`] has its numbers.
+        Attention = 8,
+        /// A function of each element, as a table.
+        Curve = 9,
+        /// Constant positions before those of the input.
+        Prepend = 10,
+        /// Cyclic shift of rows and columns.
+        Roll = 11,
+        /// Another quantisation, per channel.
+        Rescale = 12,
+    }
+);
+kind!(
+    /// What an activation is made of.
+    Element {
+        /// One byte.
+        Int8 = 0,
+        /// Two bytes, little-endian; 0 stands for 0.0.
+        Int16 = 1,
     }
 );
 kind!(
@@ -176,10 +198,10 @@ record!(
     Cut, 16 {
         /// Rows, columns, channels.
         shape: [u16; 3] = 0,
-        /// Integer that stands for 0.0.
+        /// Integer that stands for 0.0; 0 in int16.
         zero_point: i8 = 6,
-        /// Zero.
-        reserved: u8 = 7,
+        /// int8 or int16.
+        element: Element = 7,
         /// Real value of one step, bits of an IEEE 754 single; for people and reports, never computed with.
         scale_bits: u32 = 8,
         /// Number of the anchor, or [`crate::layout::SHARED`].
@@ -189,14 +211,14 @@ record!(
     }
 );
 record!(
-    /// An activation `[H, W, C]` of int8, channels last, or scratch bytes `[1, 1, n]`.
+    /// An activation `[H, W, C]`, channels last, or scratch bytes `[1, 1, n]`.
     Tensor, 16 {
         /// Rows, columns, channels.
         shape: [u16; 3] = 0,
-        /// Integer that stands for 0.0.
+        /// Integer that stands for 0.0; 0 in int16.
         zero_point: i8 = 6,
-        /// Zero.
-        reserved: u8 = 7,
+        /// int8 or int16.
+        element: Element = 7,
         /// First byte, counted from the end of the arena where the segment's input lies.
         offset: u32 = 8,
         /// Real value of one step, bits of an IEEE 754 single; for people only.
@@ -212,11 +234,11 @@ record!(
         min: i8 = 1,
         /// Largest output value.
         max: i8 = 2,
-        /// Add, average: right shift of the rescale.
+        /// Add, average: right shift of the rescale; LayerNorm: fraction bits of the factors.
         shift: u8 = 3,
         /// Operand.
         input: TensorId = 4,
-        /// Second operand of an addition, else `NO_TENSOR`.
+        /// Second operand of an addition, keys and values of an attention if not `input`'s; else `NO_TENSOR`.
         input2: TensorId = 6,
         /// Result.
         output: TensorId = 8,
@@ -228,23 +250,27 @@ record!(
         stride: [u8; 2] = 14,
         /// Padding: top, left, bottom, right.
         pad: [u8; 4] = 16,
-        /// Conv: groups; Move: channels that are written.
+        /// Conv: groups; Move: channels that are written; Prepend: positions that come before.
         groups: u16 = 20,
-        /// Zero.
-        reserved: u16 = 22,
-        /// Conv: weights in the data section.
+        /// Conv: [`crate::layout::WITH_CURVE`], or 0.
+        flags: u16 = 22,
+        /// In the data section. Conv: weights; LayerNorm: `i16` factor per channel; Attention: its record; Curve: 256 bytes,
+        /// by the input as a byte; Prepend: positions, as the output has them; Add without a second operand: a constant
+        /// one, of the output's shape and element.
         weights: u32 = 24,
-        /// Conv: `i32` per output channel, input zero point folded in.
+        /// Conv, Rescale: `i32` per output channel, input zero point folded in; LayerNorm: `i32` per channel, 1/64 steps of
+        /// the output, zero point and rounding half included.
         bias: u32 = 28,
-        /// Conv: `i32` per output channel, 0..2³¹.
+        /// Conv, Rescale: `i32` per output channel, 0..2³¹.
         multiplier: u32 = 32,
-        /// Conv: `u8` per output channel, 1..=62.
+        /// Conv, Rescale: `u8` per output channel, 1..=62.
         shifts: u32 = 36,
-        /// Add: factors of the operands (16 bits); average: the first, 0..2³¹.
+        /// Add: factors of the operands (16 bits); average: the first, 0..2³¹; LayerNorm: what is added to the variance, times
+        /// the squared number of channels: low and high word.
         factors: [i32; 2] = 40,
-        /// Add: constant, rounding half included.
+        /// Add: constant, rounding half included; Conv with a curve: its table in the data section.
         constant: i32 = 48,
-        /// Move: first row, column and channel that is read.
+        /// Move: first row, column and channel that is read; Roll: the first two, rows and columns of the shift.
         origin: [i16; 3] = 52,
         /// Move: first output channel that is written.
         first_channel: u16 = 58,
@@ -252,6 +278,50 @@ record!(
         step: [u8; 2] = 60,
         /// Move: how often a row and a column is repeated.
         repeat: [u8; 2] = 62,
+    }
+);
+record!(
+    /// Numbers of an attention, in the data section. Head `h` has its queries in `query_width` channels of `input` from
+    /// `query_first + h·query_per_head`, and its keys (as wide) and values in channels of the other map.
+    Attention, 48 {
+        /// Heads.
+        heads: u16 = 0,
+        /// First channel of the queries of head 0.
+        query_first: u16 = 2,
+        /// From one head to the next.
+        query_per_head: u16 = 4,
+        /// Channels of a query and of a key.
+        query_width: u16 = 6,
+        /// First channel of the keys of head 0.
+        key_first: u16 = 8,
+        /// From one head to the next.
+        key_per_head: u16 = 10,
+        /// First channel of the values of head 0.
+        value_first: u16 = 12,
+        /// From one head to the next.
+        value_per_head: u16 = 14,
+        /// Channels of a value.
+        value_width: u16 = 16,
+        /// Rows and columns of a window in the map of the queries.
+        query_window: [u16; 2] = 18,
+        /// Rows and columns of a window in the map of keys and values.
+        key_window: [u16; 2] = 22,
+        /// Right shift of the scores' rescale, 1..=62.
+        logit_shift: u8 = 26,
+        /// Right shift of the output's rescale, 1..=62.
+        shift: u8 = 27,
+        /// Products to base-2 exponents with 8 fraction bits, 0..2³¹.
+        logit_multiplier: i32 = 28,
+        /// Sums of values times weights (15 fraction bits) to the output, 0..2³¹.
+        multiplier: i32 = 32,
+        /// Added to the exponents: `i16` `[heads, queries, keys]`, if flag 1 is set.
+        bias: u32 = 36,
+        /// Added to the exponents: `i16` `[windows, queries, keys]`, if flag 2 is set.
+        mask: u32 = 40,
+        /// [`crate::layout::WITH_BIAS`], [`crate::layout::WITH_MASK`].
+        flags: u16 = 44,
+        /// Zero.
+        reserved: u16 = 46,
     }
 );
 record!(
@@ -364,21 +434,81 @@ impl Config {
     }
 }
 
-impl Tensor {
-    /// Elements, which are bytes.
+impl Element {
+    /// Bytes of one.
     #[must_use]
-    pub fn len(&self) -> u64 {
-        self.shape.iter().map(|&side| u64::from(side)).product()
+    pub fn bytes(self) -> u16 {
+        match self {
+            Self::Int16 => 2,
+            _ => 1,
+        }
+    }
+}
+
+fn bytes(shape: [u16; 3], element: Element) -> u64 {
+    shape.iter().map(|&side| u64::from(side)).product::<u64>() * u64::from(element.bytes())
+}
+
+impl Tensor {
+    /// Bytes of the values.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        bytes(self.shape, self.element)
+    }
+}
+
+impl Cut {
+    /// Bytes of the values.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        bytes(self.shape, self.element)
+    }
+}
+
+impl Attention {
+    /// The record as the data section has it.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; Self::LEN] {
+        let mut bytes = [0; Self::LEN];
+        self.write(&mut bytes);
+        bytes
     }
 
-    /// Whether it has no element.
+    /// Queries of a window.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+    pub fn queries(&self) -> u32 {
+        self.query_window.iter().map(|&side| u32::from(side)).product()
+    }
+
+    /// Keys of a window.
+    #[must_use]
+    pub fn keys(&self) -> u32 {
+        self.key_window.iter().map(|&side| u32::from(side)).product()
+    }
+
+    /// Bytes of the bias table, 0 without one.
+    #[must_use]
+    pub fn bias_bytes(&self) -> u64 {
+        let table = 2 * u64::from(self.heads) * u64::from(self.queries()) * u64::from(self.keys());
+        if self.flags & WITH_BIAS == 0 { 0 } else { table }
+    }
+
+    /// Bytes of the mask of `windows` windows, 0 without one.
+    #[must_use]
+    pub fn mask_bytes(&self, windows: u32) -> u64 {
+        let table = 2 * u64::from(windows) * u64::from(self.queries()) * u64::from(self.keys());
+        if self.flags & WITH_MASK == 0 { 0 } else { table }
     }
 }
 
 impl Op {
+    /// What a LayerNorm adds to the variance times the squared number of channels.
+    #[must_use]
+    pub fn epsilon(&self) -> u64 {
+        let [low, high] = self.factors.map(|word| u64::from(word as u32));
+        high << 32 | low
+    }
+
     /// Terms of one dot product of a convolution.
     #[must_use]
     pub fn reduction(&self, input: &Tensor) -> u32 {

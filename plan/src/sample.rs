@@ -6,13 +6,17 @@
 //! wide : input 4x4x3 ─ conv 3x3 ────────────────► 4x4x8 ─ conv 3x3, add ─► 4x4x8 ─ mean, dense ─► 2 scores
 //! ```
 
+mod transformer;
+
 use alloc::vec;
 use alloc::vec::Vec;
 
+pub use transformer::transformer;
+
 use crate::layout::{ARENA_ALIGN, NO_TENSOR, SHARED};
 use crate::record::{
-    Config, Cost, Cut, CutId, Meta, Op, OpId, OpKind, Overlay, Range, Segment, SegmentId, SegmentKind, Target, Tensor,
-    TensorId,
+    Config, Cost, Cut, CutId, Element, Meta, Op, OpId, OpKind, Overlay, Range, Segment, SegmentId, SegmentKind, Target,
+    Tensor, TensorId,
 };
 use crate::write::ImageWriter;
 
@@ -21,6 +25,32 @@ const EMPTY: Range = Range { offset: 0, len: 0 };
 const SCALE_BITS: u32 = 0x3d80_0000;
 /// Cost of every segment.
 const COST: Cost = Cost { ticks: 10, bound_ticks: 15, energy_uj: 4, bound_energy_uj: 6 };
+/// An op that every kind overwrites in part.
+const EMPTY_OP: Op = Op {
+    kind: OpKind::Move,
+    min: -128,
+    max: 127,
+    shift: 0,
+    input: TensorId(0),
+    input2: TensorId(NO_TENSOR),
+    output: TensorId(0),
+    scratch: TensorId(NO_TENSOR),
+    kernel: [0; 2],
+    stride: [0; 2],
+    pad: [0; 4],
+    groups: 0,
+    flags: 0,
+    weights: 0,
+    bias: 0,
+    multiplier: 0,
+    shifts: 0,
+    factors: [0; 2],
+    constant: 0,
+    origin: [0; 3],
+    first_channel: 0,
+    step: [0; 2],
+    repeat: [0; 2],
+};
 /// Scratch for the largest window of the sample, ample for every kernel.
 const SCRATCH: u16 = 1024;
 
@@ -45,7 +75,14 @@ pub fn writer() -> ImageWriter {
     let shared =
         [([4, 4, 3], SHARED, 0), ([1, 1, 2], SHARED, 0), ([4, 4, 4], 0, 1), ([4, 4, 8], 1, 1), ([4, 4, 8], 1, 2)];
     for (shape, anchor, position) in shared {
-        writer.cuts.push(Cut { shape, zero_point: -3, reserved: 0, scale_bits: SCALE_BITS, anchor, position });
+        writer.cuts.push(Cut {
+            shape,
+            zero_point: -3,
+            element: Element::Int8,
+            scale_bits: SCALE_BITS,
+            anchor,
+            position,
+        });
     }
     let stem = |writer: &mut ImageWriter, to| {
         let mut segment = Builder::new(writer, SegmentKind::Block, 0, to);
@@ -160,7 +197,13 @@ impl<'a> Builder<'a> {
     }
 
     fn tensor(&mut self, shape: [u16; 3]) -> u16 {
-        self.writer.tensors.push(Tensor { shape, zero_point: -3, reserved: 0, offset: 0, scale_bits: SCALE_BITS });
+        self.writer.tensors.push(Tensor {
+            shape,
+            zero_point: -3,
+            element: Element::Int8,
+            offset: 0,
+            scale_bits: SCALE_BITS,
+        });
         self.segment.tensors += 1;
         self.segment.tensors - 1
     }
@@ -172,31 +215,7 @@ impl<'a> Builder<'a> {
     fn op(&mut self, kind: OpKind, input: u16, output: u16) -> &mut Op {
         let id = |local| TensorId(self.segment.first_tensor + local);
         self.segment.ops += 1;
-        self.writer.ops.push(Op {
-            kind,
-            min: -128,
-            max: 127,
-            shift: 0,
-            input: id(input),
-            input2: TensorId(NO_TENSOR),
-            output: id(output),
-            scratch: TensorId(NO_TENSOR),
-            kernel: [0; 2],
-            stride: [0; 2],
-            pad: [0; 4],
-            groups: 0,
-            reserved: 0,
-            weights: 0,
-            bias: 0,
-            multiplier: 0,
-            shifts: 0,
-            factors: [0; 2],
-            constant: 0,
-            origin: [0; 3],
-            first_channel: 0,
-            step: [0; 2],
-            repeat: [0; 2],
-        });
+        self.writer.ops.push(Op { kind, input: id(input), output: id(output), ..EMPTY_OP });
         self.writer.ops.last_mut().expect("one was pushed")
     }
 
@@ -240,7 +259,7 @@ impl<'a> Builder<'a> {
         let mut end = 0;
         for local in order.chain(scratch).chain([1]).collect::<Vec<_>>() {
             own[local].offset = end;
-            end += (own[local].len() as u32).next_multiple_of(ARENA_ALIGN);
+            end += (own[local].bytes() as u32).next_multiple_of(ARENA_ALIGN);
         }
         self.segment.peak_bytes = end;
         self.segment.tensors = own.len() as u16;

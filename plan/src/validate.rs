@@ -8,14 +8,16 @@
 use crate::error::{ImageError, Rule, Section};
 use crate::image::Image;
 use crate::layout::{
-    ARENA_ALIGN, MAX_BIAS, MAX_INPUT_CHANNELS, MAX_PATH, MAX_REDUCTION, MAX_SEGMENT_OPS, MAX_SEGMENT_TENSORS,
-    MAX_SHARING, NO_TENSOR,
+    ARENA_ALIGN, MAX_INPUT_CHANNELS, MAX_PATH, MAX_SEGMENT_OPS, MAX_SEGMENT_TENSORS, MAX_SHARING, NO_TENSOR,
 };
 use crate::record::{
-    Config, ConfigId, Cut, CutId, Op, OpId, OpKind, Range, Segment, SegmentId, SegmentKind, TargetId, Tensor, TensorId,
+    Config, ConfigId, Cut, CutId, Element, Op, OpId, OpKind, Range, Segment, SegmentId, SegmentKind, TargetId, Tensor,
+    TensorId,
 };
 
 type Check = Result<(), ImageError>;
+
+mod op;
 
 /// Where a rule is being checked.
 #[derive(Clone, Copy)]
@@ -96,11 +98,12 @@ pub(crate) fn records(image: &Image<'_>) -> Check {
 
 /// V12 for all tables and names together, before any is read: many records may name one long run of bytes.
 fn sharing(image: &Image<'_>) -> Check {
-    let channels = |op: &Op| match op.kind {
-        OpKind::Conv | OpKind::Depthwise => u64::from(image.tensor(op.output).shape[2]),
+    let channels = |op: &Op| u64::from(image.tensor(op.output).shape[2]);
+    let tables = |op: &Op| match op.kind {
+        OpKind::Conv | OpKind::Depthwise | OpKind::Rescale | OpKind::LayerNorm => 9 * channels(op),
         _ => 0,
     };
-    let ops: u64 = (0..image.ops()).map(|index| 9 * channels(&image.op(OpId(index as u16)))).sum();
+    let ops: u64 = (0..image.ops()).map(|index| tables(&image.op(OpId(index as u16)))).sum();
     let overlays: u64 = (0..image.overlays()).map(|index| 4 * channels(&image.op(image.any_overlay(index).op))).sum();
     let names: u64 = (0..image.configs())
         .map(|number| u64::from(image.config(ConfigId(number)).name.len))
@@ -111,24 +114,26 @@ fn sharing(image: &Image<'_>) -> Check {
 }
 
 fn tensor(record: &Tensor, at: At) -> Check {
-    at.equal(Rule::KindKnown, record.reserved, 0u8)?;
-    elements(record.shape, at)
+    values(record.element, record.zero_point, record.bytes(), at)
 }
 
 fn cut(record: &Cut, at: At) -> Check {
-    at.equal(Rule::KindKnown, record.reserved, 0u8)?;
-    elements(record.shape, at)
+    values(record.element, record.zero_point, record.bytes(), at)
 }
 
-fn elements(shape: [u16; 3], at: At) -> Check {
-    let len: u64 = shape.into_iter().map(u64::from).product();
-    at.at_least(Rule::TensorShape, len, 1u8)?;
-    at.at_most(Rule::TensorShape, len, (1u32 << 31) - 1)
+fn values(element: Element, zero_point: i8, bytes: u64, at: At) -> Check {
+    match element {
+        Element::Int8 => {}
+        Element::Int16 => at.equal(Rule::KindKnown, zero_point as u8, 0u8)?,
+        Element::Invalid(kind) => return Err(at.refuse(Rule::KindKnown, kind, 1u8)),
+    }
+    at.at_least(Rule::TensorShape, bytes, 1u8)?;
+    at.at_most(Rule::TensorShape, bytes, (1u32 << 31) - 1)
 }
 
 /// Bytes in the arena.
 fn arena_len(tensor: &Tensor) -> u64 {
-    tensor.len().next_multiple_of(u64::from(ARENA_ALIGN))
+    tensor.bytes().next_multiple_of(u64::from(ARENA_ALIGN))
 }
 
 fn overlap(a: &Tensor, b: &Tensor) -> bool {
@@ -174,6 +179,7 @@ fn ends(image: &Image<'_>, record: &Segment, at: At) -> Check {
             at.equal(Rule::SegmentEnds, found, expected)?;
         }
         at.equal(Rule::SegmentEnds, tensor.zero_point as u8, cut.zero_point as u8)?;
+        at.equal(Rule::SegmentEnds, tensor.element.bytes(), cut.element.bytes())?;
     }
     at.equal(Rule::SegmentEnds, image.tensor(record.input).offset, 0u8)?;
     let output = image.tensor(record.output);
@@ -211,7 +217,7 @@ fn lifetimes(image: &Image<'_>, record: &Segment, own: &impl Fn(TensorId) -> Opt
         let id = OpId(record.first_op + step);
         let at = At { section: Section::Ops, record: id.index() };
         let op = image.op(id);
-        op_alone(image, &op, at)?;
+        op::alone(image, &op, at)?;
         for input in [op.input, op.input2] {
             if input.0 != NO_TENSOR {
                 at.equal(Rule::WriteBeforeRead, get(&written, local(input, at)?), image.tensor(input).shape[2])?;
@@ -249,117 +255,6 @@ fn lifetimes(image: &Image<'_>, record: &Segment, own: &impl Fn(TensorId) -> Opt
     }
     let output = image.tensor(record.output);
     segment_at.equal(Rule::WriteBeforeRead, get(&written, local(record.output, segment_at)?), output.shape[2])
-}
-
-/// V11, V12, V15 and V16 for one op.
-fn op_alone(image: &Image<'_>, op: &Op, at: At) -> Check {
-    if let OpKind::Invalid(kind) = op.kind {
-        return Err(at.refuse(Rule::KindKnown, kind, 6u8));
-    }
-    at.equal(Rule::KindKnown, op.reserved, 0u8)?;
-    at.at_most(Rule::Numeric, (i64::from(op.min) + 128) as u64, (i64::from(op.max) + 128) as u64)?;
-    let (input, output) = (image.tensor(op.input), image.tensor(op.output));
-    let is_add = op.kind == OpKind::Add;
-    if is_add == (op.input2.0 == NO_TENSOR) {
-        return Err(at.refuse(Rule::Reference, op.input2.0, NO_TENSOR));
-    }
-    match op.kind {
-        OpKind::Conv | OpKind::Depthwise => {
-            window(op, &input, &output, at)?;
-            convolution(image, op, &input, &output, at)
-        }
-        OpKind::AveragePool | OpKind::MaxPool => {
-            window(op, &input, &output, at)?;
-            at.equal(Rule::Geometry, output.shape[2], input.shape[2])?;
-            if op.kind == OpKind::AveragePool {
-                // |Σ (x - zero)| ≤ 65,025 · 255 stays inside 31 bits.
-                rescale(op.factors[0], op.shift, at)?;
-            }
-            Ok(())
-        }
-        OpKind::Add => {
-            let input2 = image.tensor(op.input2);
-            for (found, expected) in input.shape.into_iter().chain(input2.shape).zip(output.shape.into_iter().cycle()) {
-                at.equal(Rule::Geometry, found, expected)?;
-            }
-            for factor in op.factors {
-                at.at_most(Rule::Numeric, factor.unsigned_abs(), i16::MAX.unsigned_abs())?;
-            }
-            // 2 · 128 · 32,767 + constant stays inside 31 bits.
-            at.at_most(Rule::Numeric, op.constant.unsigned_abs(), 1u32 << 30)?;
-            at.at_most(Rule::Numeric, op.shift, 30u8)
-        }
-        OpKind::Move => {
-            for count in op.step.into_iter().chain(op.repeat) {
-                at.at_least(Rule::Geometry, count, 1u8)?;
-            }
-            at.at_least(Rule::Geometry, op.groups, 1u8)?;
-            at.at_most(Rule::Geometry, u32::from(op.first_channel) + u32::from(op.groups), output.shape[2])
-        }
-        OpKind::Invalid(_) => Ok(()),
-    }
-}
-
-fn rescale(multiplier: i32, shift: u8, at: At) -> Check {
-    if multiplier < 0 {
-        return Err(at.refuse(Rule::Numeric, multiplier.unsigned_abs(), 0u8));
-    }
-    at.at_least(Rule::Numeric, shift, 1u8)?;
-    at.at_most(Rule::Numeric, shift, 62u8)
-}
-
-fn window(op: &Op, input: &Tensor, output: &Tensor, at: At) -> Check {
-    let [top, left, bottom, right] = op.pad;
-    for (axis, (before, after)) in [(top, bottom), (left, right)].into_iter().enumerate() {
-        let pick = |pair: [u8; 2]| pair.get(axis).copied().unwrap_or_default();
-        let side = |tensor: &Tensor| u32::from(tensor.shape.get(axis).copied().unwrap_or_default());
-        let (kernel, stride) = (pick(op.kernel), pick(op.stride));
-        at.at_least(Rule::Geometry, kernel, 1u8)?;
-        at.at_least(Rule::Geometry, stride, 1u8)?;
-        // A window always sees the map, so a maximum and a mean exist.
-        at.at_most(Rule::Geometry, before, kernel - 1)?;
-        at.at_most(Rule::Geometry, after, kernel - 1)?;
-        let padded = side(input) + u32::from(before) + u32::from(after);
-        at.at_least(Rule::Geometry, padded, kernel)?;
-        at.equal(Rule::Geometry, side(output), (padded - u32::from(kernel)) / u32::from(stride) + 1)?;
-    }
-    Ok(())
-}
-
-fn convolution(image: &Image<'_>, op: &Op, input: &Tensor, output: &Tensor, at: At) -> Check {
-    let (inputs, outputs) = (input.shape[2], output.shape[2]);
-    at.at_least(Rule::Geometry, op.groups, 1u8)?;
-    at.equal(Rule::Geometry, inputs % op.groups, 0u8)?;
-    at.equal(Rule::Geometry, outputs % op.groups, 0u8)?;
-    if op.kind == OpKind::Depthwise {
-        at.equal(Rule::Geometry, op.groups, inputs)?;
-        at.equal(Rule::Geometry, outputs, inputs)?;
-    }
-    at.at_most(Rule::Numeric, op.reduction(input), MAX_REDUCTION)?;
-    let channels = u64::from(outputs);
-    let parts = [
-        (op.weights, op.weight_bytes(input, output)),
-        (op.bias, 4 * channels),
-        (op.multiplier, 4 * channels),
-        (op.shifts, channels),
-    ];
-    for (offset, len) in parts {
-        at.at_most(Rule::Reference, u64::from(offset) + len, image.data_len() as u64)?;
-    }
-    biases(image, op.bias, outputs, at)?;
-    let multipliers = image.data(op.multiplier, 4 * usize::from(outputs)).as_chunks::<4>().0;
-    let shifts = image.data(op.shifts, usize::from(outputs));
-    for (multiplier, &shift) in multipliers.iter().zip(shifts) {
-        rescale(i32::from_le_bytes(*multiplier), shift, at)?;
-    }
-    Ok(())
-}
-
-fn biases(image: &Image<'_>, offset: u32, channels: u16, at: At) -> Check {
-    for bias in image.data(offset, 4 * usize::from(channels)).as_chunks::<4>().0 {
-        at.at_most(Rule::Numeric, i32::from_le_bytes(*bias).unsigned_abs(), MAX_BIAS)?;
-    }
-    Ok(())
 }
 
 /// V20: what the targets pay.
@@ -418,7 +313,7 @@ fn config(image: &Image<'_>, record: &Config, at: At) -> Check {
             }
             let channels = image.tensor(op.output).shape[2];
             at.at_most(Rule::Reference, u64::from(found.bias) + 4 * u64::from(channels), image.data_len() as u64)?;
-            biases(image, found.bias, channels, at)?;
+            op::biases(image, found.bias, channels, at)?;
             next_op = found.op.0 + 1;
             overlay += 1;
         }
@@ -454,16 +349,21 @@ fn whole(image: &Image<'_>) -> Check {
     }
     at.equal(Rule::KindKnown, u8::from(meta.reserved != [0; 16]), 0u8)?;
     let (input, output) = (image.cut(meta.input), image.cut(meta.output));
-    let len = |cut: &Cut| cut.shape.iter().map(|&side| u64::from(side)).product::<u64>();
+    // Pixels and scores are bytes.
+    for (cut, record) in [(meta.input, &input), (meta.output, &output)] {
+        if record.element != Element::Int8 {
+            return Err(at.refuse(Rule::Geometry, cut.0, 0u8));
+        }
+    }
     at.at_most(Rule::Geometry, input.shape[2], MAX_INPUT_CHANNELS)?;
-    at.at_most(Rule::Geometry, meta.classes, len(&output))?;
+    at.at_most(Rule::Geometry, meta.classes, output.bytes())?;
     at.at_most(Rule::Reference, meta.anchors, image.configs())?;
     for range in [meta.preprocess, meta.test_input, meta.test_outputs] {
         inside(image, range, at)?;
     }
     at.equal(Rule::SelfTest, meta.preprocess.len, 256 * u32::from(input.shape[2]))?;
-    at.equal(Rule::SelfTest, meta.test_input.len, len(&input))?;
-    at.equal(Rule::SelfTest, meta.test_outputs.len, len(&output).saturating_mul(image.configs().into()))?;
+    at.equal(Rule::SelfTest, meta.test_input.len, input.bytes())?;
+    at.equal(Rule::SelfTest, meta.test_outputs.len, output.bytes().saturating_mul(image.configs().into()))?;
     for range in [meta.name, meta.labels, meta.anchor_names] {
         text(image, range, at)?;
     }

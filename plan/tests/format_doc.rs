@@ -4,17 +4,18 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use plan::layout::{HEADER_LEN, SECTION_ENTRY_LEN};
-use plan::{Config, Cost, Cut, Meta, Op, Overlay, Range, Rule, Section, Segment, Target, Tensor, sample};
+use plan::{Attention, Config, Cost, Cut, Meta, Op, Overlay, Range, Rule, Section, Segment, Target, Tensor, sample};
 
 type Fields = &'static [(&'static str, usize, usize)];
 
 fn records() -> String {
-    let tables: [(&str, Fields); 10] = [
+    let tables: [(&str, Fields); 11] = [
         ("Range", Range::FIELDS),
         ("1 meta (one)", Meta::FIELDS),
         ("2 cuts", Cut::FIELDS),
         ("3 tensors", Tensor::FIELDS),
         ("4 ops", Op::FIELDS),
+        ("Numbers of an attention, in the data section", Attention::FIELDS),
         ("5 segments", Segment::FIELDS),
         ("6 configs", Config::FIELDS),
         ("8 overlays", Overlay::FIELDS),

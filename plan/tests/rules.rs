@@ -3,8 +3,8 @@
 
 use plan::layout::{HEADER_LEN, NO_TENSOR, SECTION_ENTRY_LEN};
 use plan::{
-    Config, Cut, CutId, Image, ImageWriter, Op, OpId, OpKind, Rule, SegmentId, SegmentKind, Tensor, TensorId, sample,
-    seal,
+    Attention, Config, Cut, CutId, Element, Image, ImageWriter, Op, OpId, OpKind, Rule, SegmentId, SegmentKind, Tensor,
+    TensorId, sample, seal,
 };
 
 /// Breaks a rule in the parts, before they become bytes.
@@ -112,14 +112,14 @@ const IN_PARTS: &[(Rule, &str, BreakParts)] = &[
     (Rule::RecordCount, "a segment without ops", segment_without_ops),
     (Rule::KindKnown, "an unknown op", |w| w.ops[0].kind = OpKind::Invalid(99)),
     (Rule::KindKnown, "an unknown segment kind", |w| w.segments[0].kind = SegmentKind::Invalid(9)),
-    (Rule::KindKnown, "a reserved field", |w| w.ops[1].reserved = 1),
+    (Rule::KindKnown, "an unknown flag", |w| w.ops[1].flags = 2),
     (Rule::KindKnown, "a reserved field of meta", |w| w.meta.reserved[15] = 1),
     (Rule::Reference, "weights behind the data", |w| w.ops[0].weights = u32::MAX),
     (Rule::Reference, "a tensor of another segment", |w| w.ops[0].input = TensorId(5)),
     (Rule::Reference, "a cut that is not there", |w| w.segments[0].to = CutId(77)),
     (Rule::Reference, "a segment that is not there", |w| w.path[0] = SegmentId(77)),
     (Rule::Reference, "a name behind the data", |w| w.meta.name.offset = u32::MAX),
-    (Rule::Reference, "an addition of one tensor", |w| w.ops[5].input2 = TensorId(NO_TENSOR)),
+    (Rule::Reference, "a second operand of a convolution", |w| w.ops[0].input2 = w.ops[0].input),
     (Rule::Reference, "a long name that many configs share", name_shared_by_many_configs),
     (Rule::Reference, "tables that many convolutions share", tables_shared_by_many_convolutions),
     (Rule::TensorShape, "an empty tensor", |w| w.tensors[0].shape[1] = 0),
@@ -181,6 +181,81 @@ const IN_PARTS: &[(Rule, &str, BreakParts)] = &[
     }),
     (Rule::Text, "a label too few", |w| w.meta.labels.len = 4),
 ];
+
+/// Breaks a rule in op number `from the end` of the sample with transformer ops.
+fn last(w: &mut ImageWriter, from_the_end: usize) -> &mut Op {
+    let at = w.ops.len() - 1 - from_the_end;
+    &mut w.ops[at]
+}
+
+fn set_attention(w: &mut ImageWriter, change: fn(&mut Attention)) {
+    let image = w.clone().finish();
+    let image = Image::parse(&image).expect("the sample obeys every rule");
+    let op = *last(w, 2);
+    let mut record = image.attention(&op);
+    change(&mut record);
+    w.data[op.weights as usize..][..48].copy_from_slice(&record.to_bytes());
+}
+
+const OF_TRANSFORMERS: &[(Rule, &str, BreakParts)] = &[
+    (Rule::KindKnown, "an unknown element", |w| w.tensors[0].element = Element::Invalid(2)),
+    (Rule::KindKnown, "an unknown element of a cut", |w| w.cuts[4].element = Element::Invalid(2)),
+    (Rule::KindKnown, "int16 with a zero point", |w| {
+        let wide = last(w, 8).output.index();
+        w.tensors[wide].zero_point = 1;
+    }),
+    (Rule::KindKnown, "an unknown flag of an attention", |w| set_attention(w, |a| a.flags = 4)),
+    (Rule::KindKnown, "a reserved field of an attention", |w| set_attention(w, |a| a.reserved = 1)),
+    (Rule::KindKnown, "a curve behind an op that has none", |w| last(w, 3).flags = 1),
+    (Rule::SegmentEnds, "another element than the cut's", |w| {
+        w.cuts[2].element = Element::Int16;
+        w.cuts[2].zero_point = 0;
+        w.tensors.iter_mut().filter(|tensor| tensor.shape == [4, 4, 4]).for_each(|tensor| tensor.zero_point = 0);
+    }),
+    (Rule::Reference, "an attention behind the data", |w| last(w, 2).weights = u32::MAX - 48),
+    (Rule::Reference, "a mask behind the data", |w| set_attention(w, |a| a.mask = 1 << 30)),
+    (Rule::Reference, "a bias behind the data", |w| set_attention(w, |a| a.bias = 1 << 30)),
+    (Rule::Reference, "a table behind the data", |w| last(w, 6).weights = u32::MAX),
+    (Rule::Reference, "a table of a convolution behind the data", |w| last(w, 0).constant = -1),
+    (Rule::Reference, "tokens behind the data", |w| last(w, 3).weights = u32::MAX),
+    (Rule::Reference, "a constant operand behind the data", |w| last(w, 4).weights = u32::MAX),
+    (Rule::Reference, "a second operand of a LayerNorm", |w| last(w, 7).input2 = last(w, 7).input),
+    (Rule::Geometry, "a LayerNorm of bytes", |w| last(w, 7).input = last(w, 6).input),
+    (Rule::Geometry, "a convolution of int16", |w| last(w, 0).input = last(w, 7).input),
+    (Rule::Geometry, "a roll of everything", |w| last(w, 5).origin[0] = 4),
+    (Rule::Geometry, "a roll backwards", |w| last(w, 5).origin[1] = -1),
+    (Rule::Geometry, "a token too many", |w| last(w, 3).groups = 2),
+    (Rule::Geometry, "no head", |w| set_attention(w, |a| a.heads = 0)),
+    (Rule::Geometry, "queries outside their map", |w| set_attention(w, |a| a.query_first = 1)),
+    (Rule::Geometry, "keys outside their map", |w| set_attention(w, |a| a.key_per_head = 1)),
+    (Rule::Geometry, "values outside their map", |w| set_attention(w, |a| a.value_first = 9)),
+    (Rule::Geometry, "values of another width", |w| set_attention(w, |a| a.value_width = 1)),
+    (Rule::Geometry, "a window that does not divide", |w| set_attention(w, |a| a.query_window = [3, 4])),
+    (Rule::Geometry, "another number of windows", |w| set_attention(w, |a| a.key_window = [4, 4])),
+    (Rule::Numeric, "a shift of no bit", |w| set_attention(w, |a| a.logit_shift = 0)),
+    (Rule::Numeric, "a negative multiplier of an attention", |w| set_attention(w, |a| a.multiplier = -1)),
+    (Rule::Numeric, "keys with a zero point", |w| {
+        let norm = last(w, 2).input.index();
+        w.tensors[norm].zero_point = 1;
+    }),
+    (Rule::Numeric, "a sum of int16 that overflows", |w| {
+        (last(w, 4).factors, last(w, 4).constant) = ([32_767; 2], 1 << 17);
+    }),
+    (Rule::Numeric, "fraction bits that no factor has", |w| last(w, 7).shift = 16),
+    (Rule::Numeric, "an epsilon that overflows", |w| last(w, 7).factors[1] = -1),
+    (Rule::Numeric, "a clamp of int16", |w| last(w, 8).max = 5),
+];
+
+#[test]
+fn the_rules_of_transformer_ops_are_enforced() {
+    let good = sample::transformer().finish();
+    Image::parse(&good).unwrap_or_else(|error| panic!("{error}"));
+    for (rule, what, break_it) in OF_TRANSFORMERS {
+        let mut writer = sample::transformer();
+        break_it(&mut writer);
+        assert_eq!(refused(&writer.finish()), Some(*rule), "{what}");
+    }
+}
 
 const IN_BYTES: &[(Rule, &str, BreakBytes)] = &[
     (Rule::Magic, "another file", |b| b[0] = b'X'),

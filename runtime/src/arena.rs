@@ -25,7 +25,7 @@ pub(crate) fn usable(len: usize) -> usize {
 impl View {
     /// Bytes of `tensor`, number `id`, of `segment`. Inside `0..len` if the arena holds the segment's peak.
     pub fn range(self, segment: &Segment, id: TensorId, tensor: &Tensor) -> Range<usize> {
-        let len = tensor.len() as usize;
+        let len = tensor.bytes() as usize;
         let room = len.next_multiple_of(ARENA_ALIGN as usize);
         // The output moves outwards with a larger arena; everything else stays where the plan put it.
         let offset = if id == segment.output { self.len.saturating_sub(room) } else { tensor.offset as usize };

@@ -31,7 +31,7 @@ pub struct Engine<'a, I> {
 }
 
 fn elements(cut: &Cut) -> usize {
-    cut.shape.iter().map(|&side| usize::from(side)).product()
+    cut.bytes() as usize
 }
 
 impl<'a, I: Isa> Engine<'a, I> {

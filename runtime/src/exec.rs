@@ -1,8 +1,10 @@
 //! One op: read its record, borrow its tensors, call its kernel. The only file that speaks the language of the
 //! image and that of the kernels.
 
-use kernels::{Add, Conv, Element, Isa, Move, Pool, PoolKind, Requant, Shape, Window};
-use plan::layout::NO_TENSOR;
+use kernels::{
+    Add, Attention, Conv, Element, Heads, Isa, LayerNorm, Move, Pool, PoolKind, Requant, Rescale, Roll, Shape, Window,
+};
+use plan::layout::{NO_TENSOR, WITH_CURVE};
 use plan::{Image, Op, OpId, OpKind, Segment, Tensor, TensorId};
 
 use crate::arena::View;
@@ -29,16 +31,42 @@ pub(crate) fn run<I: Isa>(
         .get_disjoint_mut([place(op.input), second, place(op.output), optional(op.scratch)])
         .map_err(|_| refused)?;
     let (from, to) = (image.tensor(op.input), image.tensor(op.output));
-    let input2 = if twice { &*input } else { &*input2 };
+    // The second operand of x + x, and keys and values beside their queries.
+    let input2 = if twice || op.input2.0 == NO_TENSOR { &*input } else { &*input2 };
     let done = match op.kind {
         OpKind::Conv => kernels::conv(isa, &convolution(image, &op, &from, &to, bias), input, output, scratch),
         OpKind::Depthwise => {
             kernels::depthwise(isa, &convolution(image, &op, &from, &to, bias), input, output, scratch)
         }
-        OpKind::Add => kernels::add(isa, &addition(&op), input, input2, output),
+        OpKind::Add if op.input2.0 == NO_TENSOR => {
+            let constant = image.data(op.weights, output.len());
+            kernels::add_constant(isa, &addition(&op, [&from, &to, &to]), input, constant, output)
+        }
+        OpKind::Add => {
+            let second = image.tensor(op.input2);
+            kernels::add(isa, &addition(&op, [&from, &second, &to]), input, input2, output)
+        }
         OpKind::AveragePool => kernels::pool(isa, &pooling(&op, PoolKind::Average, &from, &to), input, output),
         OpKind::MaxPool => kernels::pool(isa, &pooling(&op, PoolKind::Max, &from, &to), input, output),
         OpKind::Move => kernels::move_tensor(&movement(&op, &from, &to), input, output),
+        OpKind::LayerNorm => kernels::layer_norm(isa, &layer_norm(image, &op, &to), input, output),
+        OpKind::Attention => {
+            let keys = if op.input2.0 == NO_TENSOR { from } else { image.tensor(op.input2) };
+            kernels::attention(isa, &attention(image, &op, [&from, &keys, &to]), input, input2, output, scratch)
+        }
+        OpKind::Curve => match image.data(op.weights, 256).first_chunk() {
+            Some(table) => kernels::curve(table, input, output),
+            None => return Err(refused),
+        },
+        OpKind::Prepend => {
+            let tokens = usize::from(op.groups) * usize::from(to.shape[2]) * usize::from(to.element.bytes());
+            kernels::prepend(image.data(op.weights, tokens), input, output)
+        }
+        OpKind::Roll => {
+            let [rows, columns, _] = op.origin.map(|by| by as u16);
+            kernels::roll(&Roll { shape: byte_shape(&from), by: [rows, columns] }, input, output)
+        }
+        OpKind::Rescale => kernels::rescale_tensor(isa, &rescale(image, &op, &from, &to), input, output),
         OpKind::Invalid(_) => return Err(refused),
     };
     done.map_err(|_| refused)
@@ -49,13 +77,28 @@ fn shape(tensor: &Tensor) -> Shape {
     Shape { height, width, channels }
 }
 
+/// The shape of a map whose values are moved byte by byte.
+fn byte_shape(tensor: &Tensor) -> Shape {
+    let shape = shape(tensor);
+    Shape { channels: shape.channels.saturating_mul(tensor.element.bytes()), ..shape }
+}
+
+fn element(tensor: &Tensor) -> Element {
+    match tensor.element {
+        plan::Element::Int16 => Element::Int16,
+        _ => Element::Int8,
+    }
+}
+
 fn window(op: &Op) -> Window {
     Window { kernel: op.kernel, stride: op.stride, pad: op.pad }
 }
 
 fn convolution<'a>(image: &Image<'a>, op: &Op, from: &Tensor, to: &Tensor, bias: Option<u32>) -> Conv<'a> {
-    let channels = usize::from(to.shape[2]);
     let weights = usize::try_from(op.weight_bytes(from, to)).unwrap_or(usize::MAX);
+    let curve = (op.flags & WITH_CURVE != 0).then(|| image.data(op.constant as u32, 256).first_chunk()).flatten();
+    // A curve has the output's zero point in its table, and that of what it reads in the bias.
+    let zero_point = if curve.is_some() { 0 } else { to.zero_point };
     Conv {
         input: shape(from),
         output: shape(to),
@@ -63,23 +106,74 @@ fn convolution<'a>(image: &Image<'a>, op: &Op, from: &Tensor, to: &Tensor, bias:
         groups: op.groups,
         input_zero: from.zero_point,
         weights: image.data(op.weights, weights),
-        requant: Requant {
-            bias: image.data(bias.unwrap_or(op.bias), 4 * channels),
-            multiplier: image.data(op.multiplier, 4 * channels),
-            shift: image.data(op.shifts, channels),
-            zero_point: to.zero_point,
-            min: op.min,
-            max: op.max,
-        },
-        to: Element::Int8,
-        curve: None,
+        to: element(to),
+        curve,
+        requant: Requant { zero_point, ..requant(image, op, bias, to) },
     }
 }
 
-fn addition(op: &Op) -> Add {
+fn requant<'a>(image: &Image<'a>, op: &Op, bias: Option<u32>, to: &Tensor) -> Requant<'a> {
+    let channels = usize::from(to.shape[2]);
+    Requant {
+        bias: image.data(bias.unwrap_or(op.bias), 4 * channels),
+        multiplier: image.data(op.multiplier, 4 * channels),
+        shift: image.data(op.shifts, channels),
+        zero_point: to.zero_point,
+        min: op.min,
+        max: op.max,
+    }
+}
+
+fn rescale<'a>(image: &Image<'a>, op: &Op, from: &Tensor, to: &Tensor) -> Rescale<'a> {
+    let requant = requant(image, op, None, to);
+    Rescale { channels: to.shape[2], from: element(from), to: element(to), requant }
+}
+
+fn layer_norm<'a>(image: &Image<'a>, op: &Op, to: &Tensor) -> LayerNorm<'a> {
+    let channels = usize::from(to.shape[2]);
+    LayerNorm {
+        channels: to.shape[2],
+        factor: image.data(op.weights, 2 * channels),
+        factor_bits: op.shift,
+        offset: image.data(op.bias, 4 * channels),
+        epsilon: op.epsilon(),
+        min: op.min,
+        max: op.max,
+    }
+}
+
+fn attention<'a>(image: &Image<'a>, op: &Op, [queries, keys, to]: [&Tensor; 3]) -> Attention<'a> {
+    let numbers = image.attention(op);
+    let [height, width] = numbers.query_window;
+    let windows = u32::from(queries.shape[0] / height.max(1)) * u32::from(queries.shape[1] / width.max(1));
+    let table = |offset: u32, bytes: u64| image.data(offset, usize::try_from(bytes).unwrap_or(usize::MAX));
+    let heads = |first, per_head, width| Heads { first, per_head, width };
+    Attention {
+        query_map: shape(queries),
+        key_map: shape(keys),
+        heads: numbers.heads,
+        query: heads(numbers.query_first, numbers.query_per_head, numbers.query_width),
+        key: heads(numbers.key_first, numbers.key_per_head, numbers.query_width),
+        value: heads(numbers.value_first, numbers.value_per_head, numbers.value_width),
+        query_window: numbers.query_window,
+        key_window: numbers.key_window,
+        logit_multiplier: numbers.logit_multiplier,
+        logit_shift: numbers.logit_shift,
+        bias: table(numbers.bias, numbers.bias_bytes()),
+        mask: table(numbers.mask, numbers.mask_bytes(windows)),
+        multiplier: numbers.multiplier,
+        shift: numbers.shift,
+        zero_point: to.zero_point,
+        min: op.min,
+        max: op.max,
+    }
+}
+
+fn addition(op: &Op, tensors: [&Tensor; 3]) -> Add {
     // V16 bounds the factors to 16 bits.
     let multiplier = op.factors.map(|factor| factor as i16);
-    Add { multiplier, offset: op.constant, shift: op.shift, min: op.min, max: op.max, elements: [Element::Int8; 3] }
+    let elements = tensors.map(element);
+    Add { multiplier, offset: op.constant, shift: op.shift, min: op.min, max: op.max, elements }
 }
 
 fn pooling(op: &Op, kind: PoolKind, from: &Tensor, to: &Tensor) -> Pool {
@@ -98,14 +192,16 @@ fn pooling(op: &Op, kind: PoolKind, from: &Tensor, to: &Tensor) -> Pool {
 }
 
 fn movement(op: &Op, from: &Tensor, to: &Tensor) -> Move {
+    let width = from.element.bytes();
+    let [row, column, channel] = op.origin;
     Move {
-        input: shape(from),
-        output: shape(to),
-        origin: op.origin,
+        input: byte_shape(from),
+        output: byte_shape(to),
+        origin: [row, column, channel.saturating_mul(width as i16)],
         step: op.step,
         repeat: op.repeat,
-        first_channel: op.first_channel,
-        channels: op.groups,
+        first_channel: op.first_channel.saturating_mul(width),
+        channels: op.groups.saturating_mul(width),
         fill: from.zero_point,
         min: op.min,
         max: op.max,

@@ -9,8 +9,8 @@
 
 use plan::layout::{NO_TENSOR, SHARED};
 use plan::{
-    Config, Cost, Cut, CutId, ImageWriter, Meta, Op, OpKind, Range, Segment, SegmentId, SegmentKind, Target, Tensor,
-    TensorId,
+    Config, Cost, Cut, CutId, Element, ImageWriter, Meta, Op, OpKind, Range, Segment, SegmentId, SegmentKind, Target,
+    Tensor, TensorId,
 };
 
 use crate::random::Random;
@@ -50,8 +50,14 @@ pub fn image(ladder: Ladder, random: &mut Random, mut cost: impl FnMut(&mut Rand
         anchor_names: EMPTY,
         reserved: [0; 16],
     });
-    let cut =
-        |anchor, position| Cut { shape: [1, 1, CHANNELS], zero_point: 0, reserved: 0, scale_bits: 0, anchor, position };
+    let cut = |anchor, position| Cut {
+        shape: [1, 1, CHANNELS],
+        zero_point: 0,
+        element: Element::Int8,
+        scale_bits: 0,
+        anchor,
+        position,
+    };
     writer.cuts.extend([cut(SHARED, 0), cut(SHARED, 0)]);
     for anchor in 0..ladder.anchors {
         writer.cuts.extend((0..ladder.depth).map(|position| cut(anchor, position + 1)));
@@ -130,7 +136,7 @@ fn walk(
 fn segment(writer: &mut ImageWriter, random: &mut Random, kind: SegmentKind, from: CutId, to: CutId) {
     let first_tensor = writer.tensors.len() as u16;
     let scratch = 64 + 16 * random.below(4) as u16;
-    let tensor = |shape, offset| Tensor { shape, zero_point: 0, reserved: 0, offset, scale_bits: 0 };
+    let tensor = |shape, offset| Tensor { shape, zero_point: 0, element: Element::Int8, offset, scale_bits: 0 };
     let peak_bytes = 32 + u32::from(scratch);
     writer.tensors.extend([
         tensor([1, 1, CHANNELS], 0),
@@ -155,7 +161,7 @@ fn segment(writer: &mut ImageWriter, random: &mut Random, kind: SegmentKind, fro
         stride: [1; 2],
         pad: [0; 4],
         groups: 1,
-        reserved: 0,
+        flags: 0,
         weights,
         bias,
         multiplier,

@@ -61,11 +61,20 @@ fn is_promised<T>(image: &Image<'_>, result: &Result<T, RunError>) -> bool {
 }
 
 fn lacks_scratch(image: &Image<'_>, op: &Op) -> bool {
-    let lent = if op.scratch.0 == NO_TENSOR { 0 } else { image.tensor(op.scratch).len() };
-    let channels = image.tensor(op.input).shape[2].checked_div(op.groups);
-    let [height, width, _] = image.tensor(op.output).shape.map(usize::from);
-    let needed = channels.map_or(0, |channels| kernels::conv_scratch(op.kernel, channels, height * width));
-    op.kind == OpKind::Conv && lent < needed as u64
+    let lent = if op.scratch.0 == NO_TENSOR { 0 } else { image.tensor(op.scratch).bytes() };
+    let needed = match op.kind {
+        OpKind::Conv => {
+            let channels = image.tensor(op.input).shape[2].checked_div(op.groups);
+            let [height, width, _] = image.tensor(op.output).shape.map(usize::from);
+            channels.map_or(0, |channels| kernels::conv_scratch(op.kernel, channels, height * width))
+        }
+        OpKind::Attention => {
+            let numbers = image.attention(op);
+            kernels::attention_scratch(numbers.keys() as usize, numbers.query_width)
+        }
+        _ => 0,
+    };
+    lent < needed as u64
 }
 
 /// A policy of any costs decides without a panic, and only for configs that share the path.
@@ -101,9 +110,13 @@ fn work(image: &Image<'_>, config: &Config) -> u64 {
     ops.map(|op| {
         let each = match op.kind {
             OpKind::Conv | OpKind::Depthwise => u64::from(op.reduction(&image.tensor(op.input))),
+            OpKind::Attention => {
+                let numbers = image.attention(&op);
+                u64::from(numbers.keys()) * u64::from(numbers.query_width.max(numbers.value_width))
+            }
             _ => u64::from(op.kernel[0]) * u64::from(op.kernel[1]),
         };
-        image.tensor(op.output).len().saturating_mul(each.max(1))
+        image.tensor(op.output).bytes().saturating_mul(each.max(1))
     })
     .fold(0, u64::saturating_add)
 }
@@ -115,8 +128,7 @@ fn switched(image: Image<'_>, first: ConfigId, second: ConfigId) -> Result<Confi
     let mut engine = Engine::new(Scalar, image, &mut arena)?;
     engine.begin(first)?;
     while let Progress::Cut(cut) = engine.step()? {
-        let shape = image.cut(cut).shape.map(usize::from);
-        assert_eq!(engine.features().len(), shape.iter().product::<usize>());
+        assert_eq!(engine.features().len() as u64, image.cut(cut).bytes());
         let other = if engine.config() == first { second } else { first };
         // Most paths share nothing; that is no error of the run.
         let before = engine.config();
