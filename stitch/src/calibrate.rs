@@ -15,6 +15,8 @@ const IMAGES: usize = 128;
 
 /// Least and largest value of each tensor of a segment, for one image.
 type Extents = Vec<Extent>;
+/// Largest value of each channel of each tensor of a segment, without its sign.
+type Largest = Vec<Vec<f32>>;
 
 /// Runs every path over normalised images `[H, W, C]`. A cut has one range, over all paths that pass it.
 #[must_use]
@@ -22,6 +24,8 @@ pub fn calibrate(stitched: Stitched, images: &[Vec<f32>], advance: &(dyn Fn() + 
     let images = &images[..images.len().min(IMAGES)];
     // Per segment: the extents of each image in each path that runs it.
     let mut seen: Vec<Vec<Extents>> = vec![vec![]; stitched.segments.len()];
+    let none = |segment: &Segment| segment.tensors.iter().map(|[_, _, channels]| vec![0.0; *channels]).collect();
+    let mut channels: Vec<Largest> = stitched.segments.iter().map(none).collect();
     // Values at the cuts of the anchors, where stitched paths set out.
     let mut anchors: BTreeMap<Vec<usize>, Vec<Vec<f32>>> = BTreeMap::new();
     for (path_number, path) in stitched.paths.iter().enumerate() {
@@ -31,11 +35,14 @@ pub fn calibrate(stitched: Stitched, images: &[Vec<f32>], advance: &(dyn Fn() + 
         let is_anchor = path_number < stitched.anchors.len();
         for (step, &number) in path.segments.iter().enumerate().skip(done) {
             let segment = &stitched.segments[number];
-            let runs: Vec<(Extents, Vec<f32>)> =
-                values.par_iter().map(|image| run(segment, number, path, image)).collect();
-            let (extents, outputs): (Vec<Extents>, Vec<Vec<f32>>) = runs.into_iter().unzip();
-            seen[number].extend(extents);
-            values = outputs;
+            let runs: Vec<Run> = values.par_iter().map(|image| run(segment, number, path, image)).collect();
+            values = vec![];
+            for Run { extents, largest, output } in runs {
+                seen[number].push(extents);
+                let new = largest.iter().flatten();
+                channels[number].iter_mut().flatten().zip(new).for_each(|(most, new)| *most = most.max(*new));
+                values.push(output);
+            }
             if is_anchor && step + 1 < path.segments.len() {
                 anchors.insert(path.segments[..=step].to_vec(), values.clone());
             }
@@ -64,11 +71,18 @@ pub fn calibrate(stitched: Stitched, images: &[Vec<f32>], advance: &(dyn Fn() + 
         tensors[segment.input] = cuts[segment.from];
         tensors[segment.output] = cuts[segment.to];
     }
-    Calibrated { stitched, tensors, cuts }
+    Calibrated { stitched, tensors, channels, cuts }
+}
+
+/// What one image left in one segment.
+struct Run {
+    extents: Extents,
+    largest: Largest,
+    output: Vec<f32>,
 }
 
 /// One image through one segment of a path.
-fn run(segment: &Segment, number: usize, path: &Path, image: &[f32]) -> (Extents, Vec<f32>) {
+fn run(segment: &Segment, number: usize, path: &Path, image: &[f32]) -> Run {
     let mut nodes = segment.nodes.clone();
     for correction in path.corrections.iter().filter(|correction| correction.segment == number) {
         if let Op::Conv { bias, .. } = &mut nodes[correction.node].op {
@@ -85,7 +99,15 @@ fn run(segment: &Segment, number: usize, path: &Path, image: &[f32]) -> (Extents
             })
         })
         .collect();
-    (extents, tensors.swap_remove(segment.output))
+    let of_tensor = |(values, [_, _, channels]): (&Vec<f32>, &[usize; 3])| {
+        let mut largest = vec![0.0f32; *channels];
+        for position in values.chunks_exact(*channels) {
+            largest.iter_mut().zip(position).for_each(|(most, value)| *most = most.max(value.abs()));
+        }
+        largest
+    };
+    let largest = tensors.iter().zip(&segment.tensors).map(of_tensor).collect();
+    Run { extents, largest, output: tensors.swap_remove(segment.output) }
 }
 
 /// The range that covers the extremes of most images, and 0.

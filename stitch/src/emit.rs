@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use plan::layout::{ARENA_ALIGN, NO_TENSOR, SHARED};
+use plan::layout::{ARENA_ALIGN, NO_TENSOR, SHARED, WITH_BIAS, WITH_CURVE, WITH_MASK};
 use plan::{
-    Config, Cut, CutId, ImageWriter, Meta, OpId, Overlay, Range, Segment, SegmentId, SegmentKind, Target, Tensor,
-    TensorId,
+    Config, Cut, CutId, Element, ImageWriter, Meta, OpId, Overlay, Range, Segment, SegmentId, SegmentKind, Target,
+    Tensor, TensorId,
 };
 
 use crate::cost::CostModel;
 use crate::error::Error;
-use crate::network::{IntegerPath, Kind, Placed, Placement};
+use crate::network::{Constants, IntegerOp, IntegerPath, Kind, Placed, Placement};
 
 /// What the image says about itself besides its networks.
 #[derive(Clone, Debug)]
@@ -55,6 +55,10 @@ impl Data {
 
 fn signed(values: &[i8]) -> Vec<u8> {
     values.iter().map(|&value| value as u8).collect()
+}
+
+fn halves(values: &[i16]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 
 fn words(values: &[i32]) -> Vec<u8> {
@@ -104,7 +108,7 @@ pub fn emit(placed: &Placed, labels: &Labels, cost: &CostModel, measured: &Measu
         data.writer.cuts.push(Cut {
             shape: shape(cut.shape)?,
             zero_point: quant.zero_point,
-            reserved: 0,
+            element: quant.element,
             scale_bits: quant.scale.to_bits(),
             anchor,
             position: count("cuts", cut.position)?,
@@ -146,7 +150,7 @@ fn emit_segment(data: &mut Data, segment: &crate::network::IntegerSegment, place
         data.writer.tensors.push(Tensor {
             shape: shape(*sides)?,
             zero_point: quant.zero_point,
-            reserved: 0,
+            element: quant.element,
             offset,
             scale_bits: quant.scale.to_bits(),
         });
@@ -162,18 +166,15 @@ fn emit_segment(data: &mut Data, segment: &crate::network::IntegerSegment, place
             // Scratch is bytes; a long one is written as rows.
             let bytes = op.scratch_bytes.next_multiple_of(ARENA_ALIGN as usize);
             let sides = if bytes > 65_535 { shape([bytes / 16, 1, 16])? } else { shape([1, 1, bytes])? };
-            data.writer.tensors.push(Tensor { shape: sides, zero_point: 0, reserved: 0, offset, scale_bits: 0 });
+            data.writer.tensors.push(Tensor {
+                shape: sides,
+                zero_point: 0,
+                element: Element::Int8,
+                offset,
+                scale_bits: 0,
+            });
         }
-        if let Some(weights) = &op.weights {
-            let parts = [
-                data.put(signed(&weights.weights)),
-                data.put(words(&weights.bias)),
-                data.put(words(&weights.multiplier)),
-                data.put(weights.shift.clone()),
-            ];
-            flash_bytes += parts.iter().map(|part| part.len).sum::<u32>();
-            [record.weights, record.bias, record.multiplier, record.shifts] = parts.map(|part| part.offset);
-        }
+        flash_bytes += emit_constants(data, op, &mut record);
         data.writer.ops.push(record);
     }
     let cut = |cut: usize| count("cuts", cut).map(CutId);
@@ -194,6 +195,44 @@ fn emit_segment(data: &mut Data, segment: &crate::network::IntegerSegment, place
         macs: segment.ops.iter().map(|op| op.macs).sum(),
     });
     Ok(())
+}
+
+/// Puts what an op has in flash, and says how many bytes.
+fn emit_constants(data: &mut Data, op: &IntegerOp, record: &mut plan::Op) -> u32 {
+    let mut bytes = 0;
+    let mut put = |content: Vec<u8>| {
+        let range = data.put(content);
+        bytes += range.len;
+        range.offset
+    };
+    if let Some(weights) = &op.weights {
+        if !weights.weights.is_empty() {
+            record.weights = put(signed(&weights.weights));
+        }
+        record.bias = put(words(&weights.bias));
+        record.multiplier = put(words(&weights.multiplier));
+        record.shifts = put(weights.shift.clone());
+        if !weights.curve.is_empty() {
+            (record.flags, record.constant) = (WITH_CURVE, put(signed(&weights.curve)) as i32);
+        }
+    }
+    match &op.constants {
+        Constants::Nothing => {}
+        Constants::Bytes(content) => record.weights = put(content.clone()),
+        Constants::Norm { factor, offset } => {
+            (record.weights, record.bias) = (put(halves(factor)), put(words(offset)));
+        }
+        Constants::Attention { record: numbers, bias, mask } => {
+            let mut numbers = *numbers;
+            for (table, place, flag) in [(bias, &mut numbers.bias, WITH_BIAS), (mask, &mut numbers.mask, WITH_MASK)] {
+                if !table.is_empty() {
+                    (*place, numbers.flags) = (put(halves(table)), numbers.flags | flag);
+                }
+            }
+            record.weights = put(numbers.to_bytes().to_vec());
+        }
+    }
+    bytes
 }
 
 fn emit_path(

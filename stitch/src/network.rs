@@ -4,6 +4,8 @@
 //! Segments are numbered once, by `learn`, and keep their numbers to the end: blocks of the first anchor, of the
 //! second, …, then stitches in the order of [`crate::cut::Blocks`]' pairs.
 
+use plan::Element;
+
 use crate::graph::Node;
 
 /// A place where a path may change segment. Cut 0 is the input, cut 1 the output; both belong to all anchors.
@@ -100,6 +102,8 @@ pub struct Calibrated {
     pub stitched: Stitched,
     /// Range of each tensor of each segment, over all paths that run it. Tensors at a cut have the cut's range.
     pub tensors: Vec<Vec<Extent>>,
+    /// Per segment, tensor and channel: the largest value without its sign.
+    pub channels: Vec<Vec<Vec<f32>>>,
     /// Range of each cut.
     pub cuts: Vec<Extent>,
 }
@@ -109,8 +113,10 @@ pub struct Calibrated {
 pub struct Quant {
     /// Real value of one step, > 0.
     pub scale: f32,
-    /// Integer that stands for 0.0.
+    /// Integer that stands for 0.0; 0 in int16.
     pub zero_point: i8,
+    /// int8 or int16.
+    pub element: Element,
 }
 
 /// A convolution's integers.
@@ -124,6 +130,33 @@ pub struct ConvWeights {
     pub multiplier: Vec<i32>,
     /// Per output channel, 1..=62.
     pub shift: Vec<u8>,
+    /// A function that follows, by the int8 result as a byte; empty without one.
+    pub curve: Vec<i8>,
+}
+
+/// What other ops have in flash.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Constants {
+    /// None.
+    Nothing,
+    /// A table, positions or a second operand, as the image stores them.
+    Bytes(Vec<u8>),
+    /// Of a LayerNorm, per channel.
+    Norm {
+        /// Factors, with the fraction bits that the record says.
+        factor: Vec<i16>,
+        /// In 1/64 steps of the output.
+        offset: Vec<i32>,
+    },
+    /// Of an attention.
+    Attention {
+        /// Its numbers; places of the tables are 0.
+        record: plan::Attention,
+        /// `[heads, queries, keys]`, or nothing.
+        bias: Vec<i16>,
+        /// `[windows, queries, keys]`, or nothing.
+        mask: Vec<i16>,
+    },
 }
 
 /// One integer op: the image's record without places and offsets, and its weights.
@@ -131,12 +164,23 @@ pub struct ConvWeights {
 pub struct IntegerOp {
     /// The record; tensors count within the segment, offsets into the data section are 0, scratch is none.
     pub record: plan::Op,
-    /// Weights of a convolution.
+    /// Weights of a convolution, without any for a rescale.
     pub weights: Option<ConvWeights>,
+    /// What else it has in flash.
+    pub constants: Constants,
     /// Scratch bytes that the kernels ask for.
     pub scratch_bytes: usize,
     /// Multiply-accumulates.
     pub macs: u64,
+}
+
+impl IntegerSegment {
+    /// Bytes of a tensor.
+    #[must_use]
+    pub fn bytes(&self, tensor: usize) -> usize {
+        let (shape, quant) = self.tensors[tensor];
+        shape.iter().product::<usize>() * usize::from(quant.element.bytes())
+    }
 }
 
 /// A segment in integers.

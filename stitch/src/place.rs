@@ -2,7 +2,8 @@
 //!
 //! The input lies at one end, the output at the other; what is between is searched. A tensor is alive from the op that
 //! writes it to the last op that reads it, scratch for its op. The peak starts at the live-bytes bound (no placement
-//! can need less) and grows until everything fits. [`check`] verifies the result and shares no code with the search.
+//! can need less) and grows until everything fits: first-fit in a few hundred orders finds what there is quickly, a
+//! depth-first search refutes. [`check`] verifies the result and shares no code with the search.
 
 pub mod check;
 
@@ -13,6 +14,8 @@ use crate::network::{IntegerSegment, Placed, Placement, Quantized};
 
 /// Nodes of the search per peak that is tried; real segments need a handful.
 const EFFORT: usize = 20_000;
+/// Orders per peak in which first-fit is tried.
+const ORDERS: u64 = 400;
 
 /// A run of bytes that is needed from one op to another, both included.
 #[derive(Clone, Copy, Debug)]
@@ -51,14 +54,14 @@ fn segment_placement(segment: &IntegerSegment) -> Result<Placement, Error> {
         return Err(Error::Stage { stage: "place", what: format!("segment {} has no op", segment.name) });
     }
     let mut buffers = vec![];
-    for (tensor, (shape, _)) in segment.tensors.iter().enumerate() {
+    for tensor in 0..segment.tensors.len() {
         let writes = |op: &crate::network::IntegerOp| op.record.output.index() == tensor;
         let reads =
             |op: &crate::network::IntegerOp| op.record.input.index() == tensor || op.record.input2.index() == tensor;
         let first = if tensor == segment.input { 0 } else { segment.ops.iter().position(writes).unwrap_or(0) };
         let last = segment.ops.iter().rposition(|op| reads(op) || writes(op)).unwrap_or(first);
         let last = if tensor == segment.output { ops - 1 } else { last };
-        buffers.push(Buffer { bytes: rounded(segment, shape.iter().product())?, first, last });
+        buffers.push(Buffer { bytes: rounded(segment, segment.bytes(tensor))?, first, last });
     }
     let activations = buffers.len();
     for (op, found) in segment.ops.iter().enumerate() {
@@ -70,8 +73,10 @@ fn segment_placement(segment: &IntegerSegment) -> Result<Placement, Error> {
     let live_bytes = (0..ops).map(live).max().unwrap_or(0);
     let mut peak = live_bytes;
     let offsets = loop {
+        let ends = [segment.input, segment.output];
         let mut effort = EFFORT;
-        if let Some(offsets) = search(segment, &buffers, peak, &mut effort) {
+        let found = first_fit(&buffers, ends, peak).or_else(|| search(segment, &buffers, peak, &mut effort));
+        if let Some(offsets) = found {
             break offsets;
         }
         // Refuted is refuted; where effort ran out, a step of 16 bytes would only spend it again.
@@ -80,6 +85,47 @@ fn segment_placement(segment: &IntegerSegment) -> Result<Placement, Error> {
     let mut scratch = offsets[activations..].iter().copied();
     let scratch = segment.ops.iter().map(|op| if op.scratch_bytes > 0 { scratch.next() } else { None }).collect();
     Ok(Placement { offsets: offsets[..activations].to_vec(), scratch, peak_bytes: peak, live_bytes })
+}
+
+/// Offsets within `peak` from putting buffers one after another at the lowest place that is free, large ones rather
+/// early, in an order that is drawn anew each time. `None` says nothing.
+fn first_fit(buffers: &[Buffer], [input, output]: [usize; 2], peak: u32) -> Option<Vec<u32>> {
+    let top = peak.checked_sub(buffers[output].bytes)?;
+    // Knuth's MMIX constants: the same draws every time.
+    let mut state = 1u64;
+    let mut draw = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state >> 48
+    };
+    (0..ORDERS).find_map(|_| {
+        // A buffer may pass another that is up to four times as large.
+        let mut order: Vec<(u64, usize)> = (0..buffers.len())
+            .filter(|&buffer| buffer != input && buffer != output)
+            .map(|buffer| (u64::from(buffers[buffer].bytes) * (21_845 + draw()), buffer))
+            .collect();
+        order.sort_unstable_by_key(|&(key, buffer)| (std::cmp::Reverse(key), buffer));
+        let mut offsets: Vec<Option<u32>> = vec![None; buffers.len()];
+        (offsets[input], offsets[output]) = (Some(0), Some(top));
+        for (_, buffer) in order {
+            let others = || (0..buffers.len()).filter(|&other| together(&buffers[buffer], &buffers[other]));
+            let mut taken: Vec<(u32, u32)> =
+                others().filter_map(|other| offsets[other].map(|at| (at, at + buffers[other].bytes))).collect();
+            taken.sort_unstable();
+            let mut at = 0;
+            for (start, end) in taken {
+                if at + buffers[buffer].bytes <= start {
+                    break;
+                }
+                at = at.max(end);
+            }
+            if at.checked_add(buffers[buffer].bytes)? > peak {
+                return None;
+            }
+            offsets[buffer] = Some(at);
+        }
+        let apart = !together(&buffers[input], &buffers[output]) || buffers[input].bytes <= top;
+        apart.then(|| offsets.into_iter().flatten().collect())
+    })
 }
 
 /// Offsets within `peak`, by depth-first search; with effort left over, `None` means that there are none.

@@ -11,7 +11,8 @@ type Rule = fn(&mut Graph) -> bool;
 /// # Errors
 /// [`Error::Stage`] if the output of the graph is its input.
 pub fn simplify(mut graph: Graph) -> Result<Graph, Error> {
-    const RULES: [Rule; 6] = [fold_scale, scale_to_depthwise, fuse_clamp, merge_pad, merge_rolls, drop_identity];
+    const RULES: [Rule; 7] =
+        [fold_scale, scale_to_depthwise, fuse_clamp, merge_pad, merge_rolls, pick_before_norm, drop_identity];
     drop_unread(&mut graph);
     while RULES.iter().any(|rule| rule(&mut graph)) {}
     drop_unread(&mut graph);
@@ -139,6 +140,32 @@ fn merge_rolls(graph: &mut Graph) -> bool {
         let Op::Roll { by } = &mut graph.nodes[source].op else { continue };
         *by = [(by[0] + down) % height, (by[1] + right) % width];
         absorb(graph, source, position);
+        return true;
+    }
+    false
+}
+
+/// norm → choice of positions = choice, then norm of what is left: a head reads one token of all.
+fn pick_before_norm(graph: &mut Graph) -> bool {
+    for position in 0..graph.nodes.len() {
+        let (from, to) = (graph.nodes[position].inputs[0], graph.nodes[position].output);
+        let ([height, width, channels], [rows, columns, same]) = (graph.tensors[from], graph.tensors[to]);
+        let Op::Move { origin: [top, left, 0], step, repeat: [1, 1], clamp: Clamp::NONE } = graph.nodes[position].op
+        else {
+            continue;
+        };
+        let last = [top + ((rows - 1) * step[0]) as isize, left + ((columns - 1) * step[1]) as isize];
+        let inside = top >= 0 && left >= 0 && last[0] < height as isize && last[1] < width as isize;
+        let Some(source) = sole_source(graph, position) else { continue };
+        if channels != same || !inside || !matches!(graph.nodes[source].op, Op::LayerNorm { .. }) {
+            continue;
+        }
+        // The move reads what the norm read, the norm what the move writes now.
+        let before = graph.nodes[source].inputs[0];
+        graph.tensors[from] = graph.tensors[to];
+        (graph.nodes[position].inputs[0], graph.nodes[position].output) = (before, from);
+        (graph.nodes[source].inputs[0], graph.nodes[source].output) = (from, to);
+        graph.nodes.swap(source, position);
         return true;
     }
     false

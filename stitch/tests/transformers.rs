@@ -336,7 +336,7 @@ fn a_vit_is_an_embedding_blocks_of_attention_and_a_head() {
     for block in 1..=DEPTH {
         assert_eq!(ops(&blocks, block), "layernorm conv attention conv add layernorm conv gelu conv add");
     }
-    assert_eq!(ops(&blocks, DEPTH + 1), "layernorm move conv");
+    assert_eq!(ops(&blocks, DEPTH + 1), "move layernorm conv");
     assert_eq!(blocks.opens, [true, false, false, false, false]);
     assert!(blocks.cuts[1..=DEPTH + 1].iter().all(|cut| cut.shape == [1, TOKENS as usize, 8]));
     // Of a block 12·N·D² + 2·N²·D with a hidden layer of 4·D; here it is 2·D.

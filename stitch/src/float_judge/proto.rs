@@ -1,5 +1,7 @@
 //! A path of a family as an ONNX model (opset 13): what tract runs to judge a config that no file holds.
 
+mod transformer;
+
 use ndarray::Array4;
 use tract_onnx::pb::{
     AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto, TypeProto,
@@ -157,15 +159,20 @@ impl Writer<'_> {
                 self.moved(input, shape(0), shapes[node.output], *origin, *step, *repeat)
             }
             Op::Concat { .. } => self.node("Concat", inputs, vec![int("axis", 1)]),
-            Op::LayerNorm { .. }
-            | Op::Curve { .. }
-            | Op::Attention(_)
-            | Op::Offset { .. }
-            | Op::Prepend { .. }
-            | Op::Roll { .. } => {
-                let what = format!("node `{}` ({}) is not written as ONNX yet", node.name, node.op.name());
-                return Err(Error::Stage { stage: "float judge", what });
+            Op::LayerNorm { factor, offset, epsilon } => {
+                self.layer_norm(inputs.swap_remove(0), factor, offset, *epsilon)
             }
+            Op::Curve { function } => self.function(function, &inputs[0]),
+            Op::Attention(attention) => {
+                let operands = [0, 1, 2].map(|operand| (inputs[operand].as_str(), shape(operand)));
+                self.attention(attention, operands, shapes[node.output])
+            }
+            Op::Offset { values } => {
+                inputs.push(self.map(shapes[node.output], values));
+                self.node("Add", inputs, vec![])
+            }
+            Op::Prepend { tokens } => self.prepend(inputs.swap_remove(0), shape(0), tokens),
+            Op::Roll { by } => self.roll(inputs.swap_remove(0), shape(0), *by),
         })
     }
 

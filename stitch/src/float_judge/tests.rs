@@ -1,6 +1,6 @@
 use super::Judge;
 use crate::float;
-use crate::graph::{Clamp, Graph, Node, Op, PoolKind, Window};
+use crate::graph::{Attention, Clamp, Function, Graph, Heads, Node, Op, PoolKind, Window};
 use crate::learn::tests::{OPTIONS, anchor, family, follow, images};
 use crate::learn::{learn, skeleton};
 use crate::{cut, verify};
@@ -32,6 +32,26 @@ fn single(op: Op, inputs: usize, output: [usize; 3]) -> Graph {
     Graph { name: "single".into(), tensors: vec![[6, 6, 3], output], nodes, input: 0, output: 1 }
 }
 
+fn ramp(count: usize) -> Vec<f32> {
+    (0..count).map(|index| (index * 7 % 11) as f32 / 11.0 - 0.5).collect()
+}
+
+/// Two heads of one channel each; the queries are the keys of the other head.
+fn attention(window: [usize; 2], bias: Vec<f32>, mask: Vec<f32>) -> Op {
+    let heads = |first, per_head| Heads { first, per_head, width: 1 };
+    Op::Attention(Box::new(Attention {
+        heads: 2,
+        query: heads(0, 1),
+        key: heads(1, 1),
+        value: heads(2, 0),
+        query_window: window,
+        key_window: window,
+        scale: 3.0,
+        bias,
+        mask,
+    }))
+}
+
 #[test]
 fn every_form_of_an_op_is_written_as_it_is_computed() {
     let clamp = Clamp::NONE;
@@ -48,6 +68,18 @@ fn every_form_of_an_op_is_written_as_it_is_computed() {
         single(pool(PoolKind::Max), 1, [3, 6, 3]),
         single(Op::Concat { clamp: Clamp { min: -0.5, max: f32::INFINITY } }, 2, [6, 6, 6]),
         single(Op::Add { clamp: Clamp { min: -0.25, max: 0.5 } }, 2, [6, 6, 3]),
+        single(
+            Op::LayerNorm { factor: vec![1.0, -2.0, 0.5], offset: vec![0.1, 0.2, -0.3], epsilon: 1e-3 },
+            1,
+            [6, 6, 3],
+        ),
+        single(Op::Curve { function: Function::gelu() }, 1, [6, 6, 3]),
+        single(Op::Curve { function: Function::hard_sigmoid(0.2, 0.5) }, 1, [6, 6, 3]),
+        single(Op::Offset { values: ramp(108) }, 1, [6, 6, 3]),
+        single(Op::Prepend { tokens: ramp(6) }, 1, [1, 38, 3]),
+        single(Op::Roll { by: [2, 5] }, 1, [6, 6, 3]),
+        single(attention([6, 6], vec![], vec![]), 3, [6, 6, 2]),
+        single(attention([3, 2], ramp(2 * 36), ramp(6 * 36)), 3, [6, 6, 2]),
     ];
     for graph in graphs {
         let what = format!("{:?}", graph.nodes[0].op);

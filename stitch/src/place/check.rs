@@ -19,9 +19,10 @@ pub fn check(segment: &IntegerSegment, placement: &Placement) -> Result<(), Stri
     // Which tensor's bytes each block of 16 holds.
     let mut owner = vec![NOBODY; blocks];
     let span = |tensor: usize| {
-        let bytes: usize = segment.tensors[tensor].0.iter().product();
+        let (shape, quant) = segment.tensors[tensor];
+        let width = if quant.element == plan::Element::Int16 { 2 } else { 1 };
         let start = placement.offsets[tensor] as usize / block;
-        start..start + bytes.div_ceil(block)
+        start..start + (width * shape[0] * shape[1] * shape[2]).div_ceil(block)
     };
     if placement.offsets[segment.input] != 0 || span(segment.output).end != blocks {
         return Err("input and output are not at the two ends".into());

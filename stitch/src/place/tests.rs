@@ -24,6 +24,7 @@ fn segment(sizes: &[usize], second: &[Option<usize>], scratch: &[usize]) -> Inte
             ..EMPTY
         },
         weights: None,
+        constants: crate::network::Constants::Nothing,
         scratch_bytes: scratch[number],
         macs: 0,
     };
@@ -32,7 +33,10 @@ fn segment(sizes: &[usize], second: &[Option<usize>], scratch: &[usize]) -> Inte
         name: "test".into(),
         from: 0,
         to: 1,
-        tensors: sizes.iter().map(|&bytes| ([1, 1, bytes], Quant { scale: 1.0, zero_point: 0 })).collect(),
+        tensors: sizes
+            .iter()
+            .map(|&bytes| ([1, 1, bytes], Quant { scale: 1.0, zero_point: 0, element: plan::Element::Int8 }))
+            .collect(),
         ops: (0..second.len()).map(op).collect(),
         input: 0,
         output: sizes.len() - 1,

@@ -208,3 +208,20 @@ fn rolls_one_after_another_are_one() {
 fn a_graph_without_operations_is_refused() {
     assert!(simplify(graph(&[[4, 4, 3]], vec![])).is_err());
 }
+
+#[test]
+fn a_norm_runs_on_the_position_that_a_head_reads_alone() {
+    let norm = Op::LayerNorm { factor: vec![1.0, 2.0, 0.5], offset: vec![0.1, 0.0, -0.2], epsilon: 1e-5 };
+    let pick = Op::Move { origin: [0, 1, 0], step: [1, 1], repeat: [1, 1], clamp: Clamp::NONE };
+    let pad = Op::Move { origin: [-1, 0, 0], step: [1, 1], repeat: [1, 1], clamp: Clamp::NONE };
+    let of =
+        |op: &Op, shape| graph(&[[4, 4, 3], [4, 4, 3], shape], vec![(norm.clone(), &[0][..]), (op.clone(), &[1][..])]);
+    let names = |graph: &Graph| graph.nodes.iter().map(|node| node.op.name()).collect::<Vec<_>>().join(" ");
+    let before = of(&pick, [1, 1, 3]);
+    let after = simplify(before.clone()).expect("simplified");
+    assert_eq!(names(&after), "move layernorm");
+    let image = noise(48, 3);
+    assert_eq!(crate::float::output(&after, &image), crate::float::output(&before, &image));
+    // A norm of padding is not padding.
+    assert_eq!(names(&simplify(of(&pad, [6, 4, 3])).expect("simplified")), "layernorm move");
+}

@@ -1,0 +1,61 @@
+//! Which tensors are int16.
+//!
+//! A LayerNorm divides by the spread of its input, so steps of 8 bits would be magnified where the spread is small, and a
+//! residual stream adds up the rounding of every block. Both are int16: what a LayerNorm reads, and from there back
+//! through sums and movements to where the values were computed. Everything else is int8.
+
+use crate::graph::{Node, Op};
+use crate::network::Stitched;
+
+/// Which cuts, and which tensors of each segment, are int16.
+pub(super) struct Wide {
+    pub cuts: Vec<bool>,
+    pub tensors: Vec<Vec<bool>>,
+}
+
+/// Decides for a whole family: a cut is the same in every segment that touches it. Pixels and scores stay bytes.
+pub(super) fn wide(stitched: &Stitched) -> Wide {
+    let mut cuts = vec![false; stitched.cuts.len()];
+    loop {
+        let mut tensors = vec![];
+        let mut more = cuts.clone();
+        for segment in &stitched.segments {
+            let mut wide = vec![false; segment.tensors.len()];
+            (wide[segment.input], wide[segment.output]) = (cuts[segment.from], cuts[segment.to]);
+            while segment.nodes.iter().rev().any(|node| spread(node, &mut wide)) {}
+            more[segment.from] |= wide[segment.input];
+            more[segment.to] |= wide[segment.output];
+            tensors.push(wide);
+        }
+        (more[0], more[1]) = (false, false);
+        if more == cuts {
+            for (segment, wide) in stitched.segments.iter().zip(&mut tensors) {
+                (wide[segment.input], wide[segment.output]) = (cuts[segment.from], cuts[segment.to]);
+            }
+            return Wide { cuts, tensors };
+        }
+        cuts = more;
+    }
+}
+
+/// Marks what one node makes int16; says whether that was new.
+fn spread(node: &Node, wide: &mut [bool]) -> bool {
+    let moves = matches!(node.op, Op::Move { .. } | Op::Concat { .. } | Op::Prepend { .. } | Op::Roll { .. });
+    let sums = matches!(node.op, Op::Add { .. } | Op::Offset { .. });
+    let norm = matches!(node.op, Op::LayerNorm { .. });
+    let wide_output = wide[node.output];
+    let any = wide_output || node.inputs.iter().any(|&input| wide[input]);
+    let mut new = false;
+    let mut mark = |tensor: usize| {
+        new |= !wide[tensor];
+        wide[tensor] = true;
+    };
+    if norm {
+        mark(node.inputs[0]);
+    } else if moves && any {
+        node.inputs.iter().copied().chain([node.output]).for_each(mark);
+    } else if sums && wide_output {
+        node.inputs.iter().copied().for_each(mark);
+    }
+    new
+}
