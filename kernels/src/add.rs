@@ -24,7 +24,7 @@ pub struct Add {
 }
 
 pub(crate) const BYTES: [Element; 3] = [Element::Int8; 3];
-const WORDS: [Element; 3] = [Element::Int16; 3];
+pub(crate) const WORDS: [Element; 3] = [Element::Int16; 3];
 
 impl Add {
     #[inline(always)]

@@ -56,13 +56,13 @@ pub fn softmax<I: Isa>(isa: I, keys: u16, logits: &mut [i8], weights: &mut [i8])
 }
 
 #[inline(always)]
-fn word(bytes: [i8; 4]) -> i32 {
+pub(crate) fn word(bytes: [i8; 4]) -> i32 {
     i32::from_le_bytes(bytes.map(|byte| byte as u8))
 }
 
 /// `2^20 · 2^(-below/256)`.
 #[inline(always)]
-fn power(below: u32) -> u32 {
+pub(crate) fn power(below: u32) -> u32 {
     let fraction = u32::from(EXP2[(below & 255) as usize]) << 5;
     if below < VANISHED { fraction >> (below >> 8) } else { 0 }
 }
@@ -86,11 +86,16 @@ pub(crate) fn row(row: &mut [i8]) {
         sum = sum.wrapping_add(power);
         *logit = power.to_le_bytes().map(|byte| byte as i8);
     }
-    let factor = u64::from(inverse(sum));
-    for key in 0..logits.len() {
-        let power = u64::from(word(logits[key]) as u32);
-        let weight = saturated(((power * factor + (1 << 31)) >> 32) as i32);
-        // Weight `key` lies before the power that is read next.
-        logits[key / 2].as_chunks_mut().0[key % 2] = weight;
+    weigh(row, 0, inverse(sum));
+}
+
+/// Weights of the powers from `first` on. Weight `key` lies before the power that is read next.
+#[inline(always)]
+pub(crate) fn weigh(row: &mut [i8], first: usize, factor: u32) {
+    let powers = row.as_chunks_mut::<4>().0;
+    for key in first..powers.len() {
+        let power = u64::from(word(powers[key]) as u32);
+        let weight = saturated(((power * u64::from(factor) + (1 << 31)) >> 32) as i32);
+        powers[key / 2].as_chunks_mut().0[key % 2] = weight;
     }
 }

@@ -28,23 +28,24 @@ fn compare(memory: &mut cases::Memory) -> bool {
     failures == 0
 }
 
-/// A line per layer: `layer|group|name|work|peer|times in each model|instructions`; whether outputs are right.
+/// A line per layer: `layer|group|name|work|peer|instructions|times in each model`; whether outputs are right.
 fn measure(clock: &Clock, memory: &mut layers::Memory) -> bool {
     let mut passed = true;
     for layer in &layers::LAYERS {
         let group = defmt::Debug2Format(&layer.group);
         match layers::run(Dsp, layer, memory, |work| clock.ticks(work).0) {
             Ok((instructions, hash)) if hash == layer.expected => {
-                let [first, second] = layer.times;
+                let [first, second, third] = layer.times;
                 defmt::info!(
-                    "layer|{}|{=str}|{}|{}|{}|{}|{}",
+                    "layer|{}|{=str}|{}|{}|{}|{}|{}|{}",
                     group,
                     layer.name,
                     layer.work(),
                     layer.peer,
+                    instructions,
                     first,
                     second,
-                    instructions
+                    third
                 );
             }
             Ok((_, hash)) => {

@@ -1,6 +1,8 @@
 //! x86-64 with AVX2: 16 products at a time, widened to 16 bits first so that nothing saturates.
 #![allow(unsafe_code)]
 
+mod attention;
+
 use core::arch::x86_64::{
     __cpuid, __cpuid_count, __m128i, __m256i, _mm_add_epi32, _mm_cmpgt_epi32, _mm_cvtsi32_si128, _mm_cvtsi128_si32,
     _mm_maskload_epi32, _mm_set1_epi32, _mm_setr_epi32, _mm_shuffle_epi8, _mm256_add_epi32, _mm256_add_epi64,
@@ -11,6 +13,7 @@ use core::arch::x86_64::{
 };
 
 use super::bytes::unsigned;
+use crate::attention::{ROWS, Rows};
 use crate::isa::Isa;
 use crate::requant::Requant;
 
@@ -179,6 +182,18 @@ impl Isa for Avx2 {
     fn requant4(self, requant: &Requant<'_>, channel: usize, sums: [i32; 4]) -> [i8; 4] {
         // SAFETY: `self` proves AVX2.
         unsafe { requant4(requant, channel, sums) }
+    }
+
+    #[inline(always)]
+    fn softmax_row(self, row: &mut [i8]) {
+        // SAFETY: `self` proves AVX2.
+        unsafe { attention::softmax_row(row) }
+    }
+
+    #[inline(always)]
+    fn mix(self, weights: [&[[i8; 2]]; ROWS], values: &Rows<'_>, channel: usize) -> [[i32; 16]; ROWS] {
+        // SAFETY: `self` proves AVX2.
+        unsafe { attention::mix(weights, values, channel) }
     }
 
     #[inline(always)]

@@ -3,16 +3,21 @@
 #![allow(unsafe_code)]
 
 mod add;
+mod attention;
 mod conv;
 mod depthwise;
+mod layer_norm;
 mod pool;
 mod rows;
+mod softmax;
 
 use core::arch::asm;
 
 use crate::add::Add;
+use crate::attention::Attention;
 use crate::conv::Conv;
 use crate::isa::Isa;
+use crate::layer_norm::{LayerNorm, Row};
 use crate::pool::Pool;
 
 /// A Cortex-M core with DSP instructions: the cargo feature `dsp` says that the CPU has them.
@@ -101,6 +106,26 @@ impl Isa for Dsp {
     #[inline(always)]
     fn add_in_place(self, op: &Add, a_and_output: &mut [i8], b: &[i8]) -> usize {
         add::add_in_place(op, a_and_output, b)
+    }
+
+    #[inline(always)]
+    fn attention(self, op: &Attention<'_>, query: &[i8], key: &[i8], out: &mut [i8], scratch: &mut [i8]) -> bool {
+        attention::attention(op, query, key, out, scratch)
+    }
+
+    #[inline(always)]
+    fn softmax_row(self, row: &mut [i8]) {
+        softmax::row(row);
+    }
+
+    #[inline(always)]
+    fn moments(self, row: &[i8]) -> (i32, u64) {
+        layer_norm::moments(row)
+    }
+
+    #[inline(always)]
+    fn normalise(self, op: &LayerNorm<'_>, row: Row, input: &[i8], output: &mut [i8]) {
+        layer_norm::normalise(op, row, input, output);
     }
 
     // Calls: only what has no body of its own comes here, and flash counts.

@@ -12,6 +12,7 @@ use core::arch::x86_64::{
 
 use super::avx2::{self, Avx2};
 use super::bytes::unsigned;
+use crate::attention::{ROWS, Rows};
 use crate::isa::Isa;
 use crate::requant::Requant;
 
@@ -125,6 +126,16 @@ impl Isa for Vnni {
     #[inline(always)]
     fn requant4(self, requant: &Requant<'_>, channel: usize, sums: [i32; 4]) -> [i8; 4] {
         self.0.requant4(requant, channel, sums)
+    }
+
+    #[inline(always)]
+    fn softmax_row(self, row: &mut [i8]) {
+        self.0.softmax_row(row);
+    }
+
+    #[inline(always)]
+    fn mix(self, weights: [&[[i8; 2]]; ROWS], values: &Rows<'_>, channel: usize) -> [[i32; 16]; ROWS] {
+        self.0.mix(weights, values, channel)
     }
 
     #[inline(always)]

@@ -5,7 +5,9 @@
 //! operands, zero points that are not zero, one scale per output channel.
 
 use super::table::{POINT, SAME_3X3, each_channel, plain};
-use super::{Case, ConvCase, Failure, Lent, Paint, Prepared, prepare, take};
+use super::{
+    AttentionCase, Case, ConvCase, Failure, Lent, Line, NormCase, Paint, Prepared, prepare, take, transformer,
+};
 use crate::arch::Scalar;
 use crate::{Add, Element, Isa, Pool, PoolKind, Shape, Window, reference};
 
@@ -24,6 +26,10 @@ pub enum Group {
     Add,
     /// Pooling.
     Pool,
+    /// Softmax of rows.
+    Softmax,
+    /// The other parts of a transformer.
+    Token,
     /// Part of a whole network; no figure of a peer for it alone.
     Part,
 }
@@ -41,12 +47,26 @@ pub struct Layer {
     pub peer: u32,
     /// [`hash`] of the output of [`crate::reference`].
     pub expected: u32,
-    /// How often it occurs in [`MODELS`].
-    pub times: [u8; 2],
+    /// How often it occurs in each of [`MODELS`].
+    pub times: [u8; 3],
 }
 
-/// Networks of MLPerf Tiny as sums of layers, with what TFLite Micro and CMSIS-NN take for the whole.
-pub const MODELS: [(&str, u32); 2] = [("ResNet-8", 29_676_378), ("MobileNetV1-0.25 96x96", 24_406_890)];
+/// Sums of layers, with what a peer takes for the whole: networks of MLPerf Tiny under TFLite Micro and CMSIS-NN, and a block
+/// of a transformer composed from CMSIS-NN's kernels, all int8: matrix products 65x96x96 three times, 65x96x96, 65x96x384 and
+/// 65x384x96, two batched products and a softmax of 65x65 for three heads, two additions. It has no layer normalisation and no
+/// curve, which ours are in.
+pub const MODELS: [(&str, u32); 3] = [
+    ("ResNet-8", 29_676_378),
+    ("MobileNetV1-0.25 96x96", 24_406_890),
+    ("transformer block 65x96, 3 heads", 4 * DENSE_96 + 4_625_238 + 3_804_582 + ATTENTION + 2 * ADD_6240),
+];
+
+/// CMSIS-NN's product of 65x96 and 96x96.
+const DENSE_96: u32 = 1_156_368;
+/// CMSIS-NN's products of queries and keys and of scores and values, and its softmax of 65x65, for three heads.
+const ATTENTION: u32 = 1_400_452 + 1_114_387 + 3 * 2_023_133;
+/// CMSIS-NN's addition of 16,384 elements, 74.5 for each, as one of 65x96.
+const ADD_6240: u32 = 464_929;
 
 /// As TensorFlow pads a window of 3 and a step of 2 on an even side.
 const HALVE_3X3: Window = Window { kernel: [3, 3], stride: [2, 2], pad: [0, 0, 1, 1] };
@@ -64,8 +84,8 @@ const fn filter(side: u16, channels: u16, window: Window) -> Case {
     each_channel(ConvCase { paint: Paint::Random(3), ..plain([side, side, channels], channels, window) })
 }
 
-const fn sum(len: usize) -> Case {
-    let elements = [Element::Int8; 3];
+const fn sum(len: usize, element: Element) -> Case {
+    let elements = [element; 3];
     let op = Add { multiplier: [20_000, 12_345], offset: 77_777, shift: 15, min: -128, max: 127, elements };
     Case::Add(op, len, Paint::Random(4))
 }
@@ -93,15 +113,54 @@ const fn pool(kind: PoolKind, side: u16, channels: u16, window: Window, output: 
 }
 
 const fn layer(name: &'static str, group: Group, case: Case, peer: u32, expected: u32, times: [u8; 2]) -> Layer {
-    Layer { name, group, case, peer, expected, times }
+    let [first, second] = times;
+    Layer { name, group, case, peer, expected, times: [first, second, 0] }
+}
+
+/// A layer of a transformer, and how often it is in a block.
+const fn token(name: &'static str, group: Group, case: Case, peer: u32, expected: u32, times: u8) -> Layer {
+    Layer { name, group, case, peer, expected, times: [0, 0, times] }
+}
+
+/// A matrix product of 65 rows: to 16 bits, or through a table.
+const fn tokens(depth: u16, outputs: u16, to: Element, curve: bool) -> Case {
+    Case::Conv(ConvCase { to, curve, paint: Paint::Random(6), ..plain([1, 65, depth], outputs, POINT) })
+}
+
+const NORM: Case = Case::LayerNorm(NormCase {
+    channels: 96,
+    positions: 65,
+    factor_bits: 10,
+    factor: None,
+    epsilon: 1000,
+    line: Line::Noise(-4000, 8000, 1),
+});
+
+const HEADS: Case = Case::Attention(AttentionCase {
+    windows: [1, 1],
+    query_window: [1, 65],
+    key_window: [1, 65],
+    heads: 3,
+    width: [32, 32],
+    interleaved: false,
+    offsets: [false; 2],
+    logit: (1_500_000_000, 34),
+    shift: 44,
+    paint: Paint::Random(7),
+});
+
+/// Logits near to each other: each of them goes through the exponential, as in the peer's figure.
+const fn weights(rows: u16, keys: u16) -> Case {
+    Case::Softmax([keys, rows], Line::Noise(-1500, 3000, 1))
 }
 
 const HALVE_2X2: Window = Window { kernel: [2, 2], stride: [2, 2], pad: [0; 4] };
 
 /// Every layer.
 #[rustfmt::skip]
-pub const LAYERS: [Layer; 44] = {
-    use Group::{Add, Dense, Depthwise, Part, Pool, Shallow, Stem};
+pub const LAYERS: [Layer; 53] = {
+    use Element::{Int8, Int16};
+    use Group::{Add, Dense, Depthwise, Part, Pool, Shallow, Softmax, Stem, Token};
     [
         layer("dense 17x64x64", Dense, gemm(17, 64, 64), 162_725, 0x2cf0_0db1, [0, 0]),
         layer("dense 65x96x96", Dense, gemm(65, 96, 96), 1_156_368, 0x6079_ea1a, [0, 0]),
@@ -128,11 +187,11 @@ pub const LAYERS: [Layer; 44] = {
         layer("depthwise 64 at 12x12", Depthwise, filter(12, 64, SAME_3X3), 646_569, 0x38fb_01f1, [0, 1]),
         layer("depthwise 128 at 6x6", Depthwise, filter(6, 128, SAME_3X3), 309_275, 0xa8c5_b6c1, [0, 5]),
         layer("depthwise 256 at 3x3", Depthwise, filter(3, 256, SAME_3X3), 142_998, 0xacfe_4394, [0, 1]),
-        layer("add 16384", Add, sum(16_384), 1_220_725, 0xefff_b9e8, [1, 0]),
+        layer("add 16384", Add, sum(16_384, Int8), 1_220_725, 0xefff_b9e8, [1, 0]),
         layer("mean 8x8 of 64", Pool, mean(8, 64), 26_270, 0x2594_e12c, [1, 0]),
         layer("max 2x2 of 16 at 32x32", Pool, pool(PoolKind::Max, 32, 16, HALVE_2X2, 16, 1), 167_384, 0x8217_0acf, [0, 0]),
-        layer("add 8192", Part, sum(8_192), 0, 0xb5e4_00a6, [1, 0]),
-        layer("add 4096", Part, sum(4_096), 0, 0x9178_c500, [1, 0]),
+        layer("add 8192", Part, sum(8_192, Int8), 0, 0xb5e4_00a6, [1, 0]),
+        layer("add 4096", Part, sum(4_096, Int8), 0, 0x9178_c500, [1, 0]),
         layer("conv 1x1 32 to 64 at 16x16 by 2", Part, conv(16, [32, 64], HALVE_1X1), 0, 0x0664_f316, [1, 0]),
         layer("stem 3x3 3 to 8 at 96x96 by 2", Part, conv(96, [3, 8], HALVE_3X3), 0, 0x6442_637a, [0, 1]),
         layer("conv 1x1 8 to 16 at 48x48", Part, conv(48, [8, 16], POINT), 0, 0x0c56_d859, [0, 1]),
@@ -147,11 +206,20 @@ pub const LAYERS: [Layer; 44] = {
         layer("conv 1x1 128 to 256 at 3x3", Part, conv(3, [128, 256], POINT), 0, 0x6a96_6aa2, [0, 1]),
         layer("mean 3x3 of 256", Part, mean(3, 256), 0, 0x51c2_f0c1, [0, 1]),
         layer("dense 1x256x2", Part, gemm(1, 256, 2), 0, 0xb503_1740, [0, 1]),
+        token("softmax 65x65", Softmax, weights(65, 65), 2_023_133, 0x475f_8d0f, 0),
+        token("softmax 24x197", Softmax, weights(24, 197), 2_240_053, 0x7d7f_8abb, 0),
+        token("layer norm 65x96", Part, NORM, 0, 0xa10b_ed03, 2),
+        token("dense 65x96x288", Token, tokens(96, 288, Int8, false), 3 * DENSE_96, 0xff60_6b27, 1),
+        token("attention 65x96, 3 heads", Token, HEADS, ATTENTION, 0x5df3_6e6a, 1),
+        token("dense 65x96x96 to int16", Token, tokens(96, 96, Int16, false), DENSE_96, 0x56a1_fc14, 1),
+        token("dense 65x96x384 and a curve", Token, tokens(96, 384, Int8, true), 4_625_238, 0x8d93_3015, 1),
+        token("dense 65x384x96 to int16", Token, tokens(384, 96, Int16, false), 3_804_582, 0x7de8_6785, 1),
+        token("add 65x96 of int16", Token, sum(6240, Int16), ADD_6240, 0x6152_d757, 2),
     ]
 };
 
 impl Layer {
-    /// Multiply-accumulates; of an addition or a pool, elements of one operand.
+    /// Multiply-accumulates; of what multiplies nothing, or each value once, elements of one operand.
     #[must_use]
     pub fn work(&self) -> u64 {
         match &self.case {
@@ -162,6 +230,9 @@ impl Layer {
             }
             Case::Add(_, len, _) => *len as u64,
             Case::Pool(op, _) => op.input.len() as u64,
+            Case::Softmax([keys, rows], _) => u64::from(*keys) * u64::from(*rows),
+            Case::LayerNorm(case) => u64::from(case.channels) * case.positions as u64,
+            Case::Attention(case) => case.products(),
             _ => 0,
         }
     }
@@ -189,7 +260,7 @@ impl Default for Memory {
 }
 
 /// FNV-1a of 32 bits.
-fn hash(values: &[i8]) -> u32 {
+pub(super) fn hash(values: &[i8]) -> u32 {
     values.iter().fold(0x811c_9dc5, |hash, &value| (hash ^ u32::from(value as u8)).wrapping_mul(0x0100_0193))
 }
 
@@ -237,10 +308,10 @@ fn call<I: Isa, T>(
             (measured, output)
         }
         Case::Add(op, len, paint) => {
-            let [a, b, output] = [0; 3].map(|_| take(&mut rest, *len));
+            let [a, b, output] = op.elements.map(|element| take(&mut rest, len * element.bytes()));
             let (a, b, output) = (a?, b?, output?);
-            a.fill_with(paint.values(false));
-            b.fill_with(paint.values(true));
+            paint.fill(false, op.elements[0], a);
+            paint.fill(true, op.elements[1], b);
             let measured = measure(&mut || match isa {
                 Some(isa) => result = crate::add(isa, op, a, b, output),
                 None => reference::add(op, a, b, output),
@@ -256,8 +327,17 @@ fn call<I: Isa, T>(
             });
             (measured, output)
         }
-        // No layer is one of these.
-        _ => return Err(Failure::Memory),
+        // These compare with the reference themselves.
+        case => {
+            let lent = Lent { activations: rest, constants: &mut memory.constants };
+            let (mut measure, mut measured) = (Some(measure), None);
+            let mut around = |work: &mut dyn FnMut()| measured = measure.take().map(|measure| measure(work));
+            let hash = match isa {
+                Some(isa) => transformer::run(isa, case, lent, &mut around)?,
+                None => transformer::run(Scalar, case, lent, &mut around)?,
+            };
+            return Ok((measured.ok_or(Failure::Memory)?, hash));
+        }
     };
     result?;
     Ok((measured, hash(output)))

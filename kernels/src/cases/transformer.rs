@@ -1,5 +1,6 @@
 //! Cases of what a transformer is made of.
 
+use super::layers::hash;
 use super::table::{BOUNDARIES, CORNERS};
 use super::{Case, Failure, Lent, Paint, Random, compare, painted_table, take};
 use crate::{Attention, Element, Heads, Isa, LayerNorm, Requant, Rescale, Roll, Shape, attention_scratch, reference};
@@ -74,6 +75,15 @@ pub struct AttentionCase {
     pub paint: Paint,
 }
 
+impl AttentionCase {
+    /// Multiply-accumulates.
+    pub(super) fn products(&self) -> u64 {
+        let size = |window: [u16; 2]| u64::from(window[0]) * u64::from(window[1]);
+        let scores = size(self.windows) * size(self.query_window) * size(self.key_window) * u64::from(self.heads);
+        scores * (u64::from(self.width[0]) + u64::from(self.width[1]))
+    }
+}
+
 impl Line {
     fn values(self, row: usize) -> impl FnMut() -> i32 {
         let seed = if let Self::Either(_, _, seed) | Self::Noise(_, _, seed) = self { seed } else { 0 };
@@ -91,21 +101,29 @@ impl Line {
     }
 }
 
-/// Runs a case of this page.
-pub(super) fn run<I: Isa>(isa: I, case: &Case, memory: Lent<'_>) -> Result<(), Failure> {
+/// Wraps the call of a kernel.
+type Measure<'a> = &'a mut dyn FnMut(&mut dyn FnMut());
+
+/// Runs a case of this page, the call of its kernel inside `measure`; the hash of its output.
+pub(super) fn run<I: Isa>(isa: I, case: &Case, memory: Lent<'_>, measure: Measure<'_>) -> Result<u32, Failure> {
     match *case {
-        Case::Rescale(case) => run_rescale(isa, &case, memory),
-        Case::Curve(len, paint) => run_curve(len, paint, memory),
-        Case::Prepend([tokens, len], paint) => run_prepend(tokens, len, paint, memory),
-        Case::Roll(op, paint) => run_roll(&op, paint, memory),
-        Case::LayerNorm(case) => run_layer_norm(isa, &case, memory),
-        Case::Softmax([keys, rows], line) => run_softmax(isa, keys, rows.into(), line, memory),
-        Case::Attention(case) => run_attention(isa, &case, memory),
+        Case::Rescale(case) => run_rescale(isa, &case, memory, measure),
+        Case::Curve(len, paint) => run_curve(len, paint, memory, measure),
+        Case::Prepend([tokens, len], paint) => run_prepend(tokens, len, paint, memory, measure),
+        Case::Roll(op, paint) => run_roll(&op, paint, memory, measure),
+        Case::LayerNorm(case) => run_layer_norm(isa, &case, memory, measure),
+        Case::Softmax([keys, rows], line) => run_softmax(isa, keys, rows.into(), line, memory, measure),
+        Case::Attention(case) => run_attention(isa, &case, memory, measure),
         _ => Err(Failure::Memory),
     }
 }
 
-fn run_rescale<I: Isa>(isa: I, case: &RescaleCase, memory: Lent<'_>) -> Result<(), Failure> {
+fn judged(found: &[i8], expected: &[i8]) -> Result<u32, Failure> {
+    compare(found, expected)?;
+    Ok(hash(found))
+}
+
+fn run_rescale<I: Isa>(isa: I, case: &RescaleCase, memory: Lent<'_>, measure: Measure<'_>) -> Result<u32, Failure> {
     let (mut rest, mut constants) = (memory.activations, memory.constants);
     let (channels, [from, to]) = (usize::from(case.channels), case.elements);
     let [bias, multiplier] = [0; 2].map(|_| take(&mut constants, 4 * channels));
@@ -126,11 +144,13 @@ fn run_rescale<I: Isa>(isa: I, case: &RescaleCase, memory: Lent<'_>) -> Result<(
     case.paint.fill(false, from, input);
     found.fill(0x55);
     reference::rescale_tensor(&op, input, expected);
-    crate::rescale_tensor(isa, &op, input, found)?;
-    compare(found, expected)
+    let mut result = Ok(());
+    measure(&mut || result = crate::rescale_tensor(isa, &op, input, found));
+    result?;
+    judged(found, expected)
 }
 
-fn run_curve(len: usize, paint: Paint, memory: Lent<'_>) -> Result<(), Failure> {
+fn run_curve(len: usize, paint: Paint, memory: Lent<'_>, measure: Measure<'_>) -> Result<u32, Failure> {
     let (mut rest, mut constants) = (memory.activations, memory.constants);
     let table = painted_table(take(&mut constants, 256)?)?;
     let [input, found, expected] = [0; 3].map(|_| take(&mut rest, len));
@@ -138,11 +158,19 @@ fn run_curve(len: usize, paint: Paint, memory: Lent<'_>) -> Result<(), Failure> 
     input.fill_with(paint.values(false));
     found.fill(0x55);
     reference::curve(table, input, expected);
-    crate::curve(table, input, found)?;
-    compare(found, expected)
+    let mut result = Ok(());
+    measure(&mut || result = crate::curve(table, input, found));
+    result?;
+    judged(found, expected)
 }
 
-fn run_prepend(tokens: usize, len: usize, paint: Paint, memory: Lent<'_>) -> Result<(), Failure> {
+fn run_prepend(
+    tokens: usize,
+    len: usize,
+    paint: Paint,
+    memory: Lent<'_>,
+    measure: Measure<'_>,
+) -> Result<u32, Failure> {
     let (mut rest, mut constants) = (memory.activations, memory.constants);
     let tokens = take(&mut constants, tokens)?;
     let [input, found, expected] = [len, tokens.len() + len, tokens.len() + len].map(|len| take(&mut rest, len));
@@ -152,22 +180,26 @@ fn run_prepend(tokens: usize, len: usize, paint: Paint, memory: Lent<'_>) -> Res
     tokens.fill_with(|| values() as u8);
     found.fill(0x55);
     reference::prepend(tokens, input, expected);
-    crate::prepend(tokens, input, found)?;
-    compare(found, expected)
+    let mut result = Ok(());
+    measure(&mut || result = crate::prepend(tokens, input, found));
+    result?;
+    judged(found, expected)
 }
 
-fn run_roll(op: &Roll, paint: Paint, memory: Lent<'_>) -> Result<(), Failure> {
+fn run_roll(op: &Roll, paint: Paint, memory: Lent<'_>, measure: Measure<'_>) -> Result<u32, Failure> {
     let mut rest = memory.activations;
     let [input, found, expected] = [0; 3].map(|_| take(&mut rest, op.shape.len()));
     let (input, found, expected) = (input?, found?, expected?);
     input.fill_with(paint.values(false));
     found.fill(0x55);
     reference::roll(op, input, expected);
-    crate::roll(op, input, found)?;
-    compare(found, expected)
+    let mut result = Ok(());
+    measure(&mut || result = crate::roll(op, input, found));
+    result?;
+    judged(found, expected)
 }
 
-fn run_layer_norm<I: Isa>(isa: I, case: &NormCase, memory: Lent<'_>) -> Result<(), Failure> {
+fn run_layer_norm<I: Isa>(isa: I, case: &NormCase, memory: Lent<'_>, measure: Measure<'_>) -> Result<u32, Failure> {
     let (mut rest, mut constants) = (memory.activations, memory.constants);
     let channels = usize::from(case.channels);
     let (factor, offset) = (take(&mut constants, 2 * channels)?, take(&mut constants, 4 * channels)?);
@@ -188,11 +220,20 @@ fn run_layer_norm<I: Isa>(isa: I, case: &NormCase, memory: Lent<'_>) -> Result<(
     }
     found.fill(0x55);
     reference::layer_norm(&op, input, expected);
-    crate::layer_norm(isa, &op, input, found)?;
-    compare(found, expected)
+    let mut result = Ok(());
+    measure(&mut || result = crate::layer_norm(isa, &op, input, found));
+    result?;
+    judged(found, expected)
 }
 
-fn run_softmax<I: Isa>(isa: I, keys: u16, rows: usize, line: Line, memory: Lent<'_>) -> Result<(), Failure> {
+fn run_softmax<I: Isa>(
+    isa: I,
+    keys: u16,
+    rows: usize,
+    line: Line,
+    memory: Lent<'_>,
+    measure: Measure<'_>,
+) -> Result<u32, Failure> {
     let mut rest = memory.activations;
     let len = usize::from(keys) * rows;
     let [logits, found, expected] = [4 * len, 2 * len, 2 * len].map(|len| take(&mut rest, len));
@@ -203,11 +244,13 @@ fn run_softmax<I: Isa>(isa: I, keys: u16, rows: usize, line: Line, memory: Lent<
     }
     found.fill(0x55);
     reference::softmax(keys, logits, expected);
-    crate::softmax(isa, keys, logits, found)?;
-    compare(found, expected)
+    let mut result = Ok(());
+    measure(&mut || result = crate::softmax(isa, keys, logits, found));
+    result?;
+    judged(found, expected)
 }
 
-fn run_attention<I: Isa>(isa: I, case: &AttentionCase, memory: Lent<'_>) -> Result<(), Failure> {
+fn run_attention<I: Isa>(isa: I, case: &AttentionCase, memory: Lent<'_>, measure: Measure<'_>) -> Result<u32, Failure> {
     let (mut rest, mut constants) = (memory.activations, memory.constants);
     let size = |window: [u16; 2]| usize::from(window[0]) * usize::from(window[1]);
     let [queries, keys] = [case.query_window, case.key_window].map(size);
@@ -262,8 +305,10 @@ fn run_attention<I: Isa>(isa: I, case: &AttentionCase, memory: Lent<'_>) -> Resu
     found.fill(0x55);
     let key = if one { &*query } else { &*key };
     reference::attention(&op, query, key, expected);
-    crate::attention(isa, &op, query, key, found, scratch)?;
-    compare(found, expected)
+    let mut result = Ok(());
+    measure(&mut || result = crate::attention(isa, &op, query, key, found, scratch));
+    result?;
+    judged(found, expected)
 }
 
 /// Every boundary.

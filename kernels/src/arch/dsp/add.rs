@@ -2,7 +2,7 @@
 
 use core::arch::naked_asm;
 
-use crate::add::{Add, BYTES};
+use crate::add::{Add, BYTES, WORDS};
 
 /// `words` times four elements.
 ///
@@ -48,6 +48,35 @@ unsafe extern "C" fn fours(a: *const i8, b: *const i8, output: *mut i8, words: u
     )
 }
 
+/// `words` times two elements of 16 bits.
+///
+/// # Safety
+/// As [`fours`].
+#[unsafe(naked)]
+unsafe extern "C" fn pairs(a: *const i8, b: *const i8, output: *mut i8, words: usize, op: *const [i32; 3]) {
+    naked_asm!(
+        "push {{r4-r6, r11, lr}}",
+        "ldr r4, [sp, #20]",
+        "ldm r4, {{r11, r12, lr}}",
+        "2:",
+        "ldr r4, [r0], #4",
+        "ldr r5, [r1], #4",
+        "pkhbt r6, r4, r5, lsl #16",
+        "pkhtb r5, r5, r4, asr #16",
+        "smlad r6, r6, r11, r12",
+        "smlad r5, r5, r11, r12",
+        "asr r6, r6, lr",
+        "asr r5, r5, lr",
+        "ssat r6, #16, r6",
+        "ssat r5, #16, r5",
+        "pkhbt r6, r6, r5, lsl #16",
+        "str r6, [r2], #4",
+        "subs r3, r3, #1",
+        "bne 2b",
+        "pop {{r4-r6, r11, pc}}",
+    )
+}
+
 fn constants(op: &Add) -> [i32; 3] {
     let [first, second] = op.multiplier.map(|factor| factor as u16);
     [(u32::from(second) << 16 | u32::from(first)) as i32, op.offset, i32::from(op.shift.min(30))]
@@ -55,10 +84,15 @@ fn constants(op: &Add) -> [i32; 3] {
 
 /// The whole words of an addition; returns how many elements they are.
 pub(super) fn add(op: &Add, a: &[i8], b: &[i8], output: &mut [i8]) -> usize {
+    let words = a.len().min(b.len()).min(output.len()) / 4;
+    if op.elements == WORDS && words > 0 {
+        // SAFETY: each slice has as many words; there is at least one.
+        unsafe { pairs(a.as_ptr(), b.as_ptr(), output.as_mut_ptr(), words, &constants(op)) };
+        return 2 * words;
+    }
     if op.elements != BYTES {
         return 0;
     }
-    let words = a.len().min(b.len()).min(output.len()) / 4;
     if words > 0 {
         // SAFETY: each slice has as many words; there is at least one.
         unsafe { fours(a.as_ptr(), b.as_ptr(), output.as_mut_ptr(), words, &constants(op)) };

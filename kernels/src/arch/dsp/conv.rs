@@ -24,7 +24,7 @@ struct Channels {
     multiplier: *const u8,
     shift: *const u8,
     output: *mut i8,
-    /// Outputs from one position to the next.
+    /// Bytes from one position of the output to the next.
     pitch: usize,
     /// Twice the zero point, plus 1: the rounding half.
     zero: i32,
@@ -34,7 +34,7 @@ struct Channels {
     end: *const u8,
 }
 
-/// All channels of one group for four expanded windows: from the sum to the stored byte, clamped to -128..=127.
+/// All channels of one group for four expanded windows: from the sum to the stored value of `BITS`, 8 or 16, saturated.
 ///
 /// The sum starts at the bias; `SMMLA` yields `zero·2^s + half + ⌊sum·multiplier / 2^32⌋` with s = shift - 32, so that one
 /// arithmetic shift ends in `zero + round(sum·multiplier / 2^shift)`, as [`crate::Requant::apply`] defines it.
@@ -43,7 +43,7 @@ struct Channels {
 /// The pointers cover what the shapes say, `weights` up to `end` at least one row; `skip` steps of the first pass are
 /// none; each shift is 33..=54 (so that the sum in `SMMLA` stays below 2^31).
 #[unsafe(naked)]
-unsafe extern "C" fn four_windows(channels: *const Channels, weights: *const u8, skip: usize) {
+unsafe extern "C" fn four_windows<const BITS: u32>(channels: *const Channels, weights: *const u8, skip: usize) {
     naked_asm!(
         "push {{r4-r11, lr}}",
         "sub sp, #36",
@@ -97,27 +97,35 @@ unsafe extern "C" fn four_windows(channels: *const Channels, weights: *const u8,
         "asr r5, r5, r0",
         "asr r6, r6, r0",
         "asr r7, r7, r0",
-        "ssat r4, #8, r4",
-        "ssat r5, #8, r5",
-        "ssat r6, #8, r6",
-        "ssat r7, #8, r7",
+        "ssat r4, #{bits}, r4",
+        "ssat r5, #{bits}, r5",
+        "ssat r6, #{bits}, r6",
+        "ssat r7, #{bits}, r7",
         "add lr, r11, r12",
+        ".if {bits} == 8",
         "strb r7, [lr, r12, lsl #1]",
         "strb r6, [r11, r12, lsl #1]",
         "strb r5, [r11, r12]",
         "strb r4, [r11], #1",
+        ".else",
+        "strh r7, [lr, r12, lsl #1]",
+        "strh r6, [r11, r12, lsl #1]",
+        "strh r5, [r11, r12]",
+        "strh r4, [r11], #2",
+        ".endif",
         "ldr r0, [sp, #32]",
         "cmp r1, r0",
         "bne.w 2b",
         "add sp, #36",
         "pop {{r4-r11, pc}}",
         unrolled = const UNROLLED,
+        bits = const BITS,
     )
 }
 
 /// Widens bytes into the place of one of `COUNT` windows; a rest behind the last whole word is left out.
 #[inline(always)]
-fn expand<const COUNT: usize>(bytes: &[i8], windows: &mut [u32]) {
+pub(super) fn expand<const COUNT: usize>(bytes: &[i8], windows: &mut [u32]) {
     let words = (bytes.len() / 4).min(windows.len().saturating_add(COUNT - 1) / (2 * COUNT));
     // SAFETY: word `n` of `words` is read from `bytes`, at any alignment, and written to elements 2n·COUNT and
     // (2n + 1)·COUNT of `windows`, which has at least 2·words·COUNT - COUNT + 1.
@@ -164,11 +172,16 @@ pub(super) fn conv(op: &Conv<'_>, input: &[i8], output: &mut [i8], scratch: &mut
     let (outputs, groups) = (usize::from(op.output.channels), usize::from(op.groups));
     let channels = usize::from(op.input.channels) / groups;
     let row = row_len(op.window.kernel, channels);
-    let positions = output.len() / outputs;
-    if !op.requant.is_short() || op.to != Element::Int8 {
+    let (size, pitch) = (op.to.bytes(), op.output_bytes());
+    let positions = output.len() / pitch;
+    if !op.requant.is_short() {
         return false;
     }
     if positions < WINDOWS {
+        // Few positions of a wide map are rare: no body of their own.
+        if op.to != Element::Int8 {
+            return false;
+        }
         return rows::conv(op, input, output, scratch);
     }
     // SAFETY: every bit pattern is a u32 and an i8.
@@ -179,6 +192,7 @@ pub(super) fn conv(op: &Conv<'_>, input: &[i8], output: &mut [i8], scratch: &mut
     let Some(bytes) = rest.get_mut(..row) else { return false };
     super::end_with_zeros(op, channels, bytes);
     let steps = row / 4;
+    let body = if op.to == Element::Int8 { four_windows::<8> } else { four_windows::<16> };
     for group in 0..groups {
         let mut first = 0;
         while first < positions {
@@ -192,27 +206,29 @@ pub(super) fn conv(op: &Conv<'_>, input: &[i8], output: &mut [i8], scratch: &mut
             let channel = group * per_group;
             let (from, to) = (channel * row, (channel + per_group) * row);
             let Some(weights) = op.weights.get(from..to) else { return false };
-            let Some(output) = output.get_mut(start * outputs + channel..) else { return false };
+            let Some(output) = output.get_mut(start * pitch + channel * size..) else { return false };
             let passes = steps.div_ceil(UNROLLED);
             let channels = Channels {
                 bias: op.requant.bias.as_ptr().wrapping_add(4 * channel),
                 multiplier: op.requant.multiplier.as_ptr().wrapping_add(4 * channel),
                 shift: op.requant.shift.as_ptr().wrapping_add(channel),
                 output: output.as_mut_ptr(),
-                pitch: outputs,
-                zero: 2 * i32::from(op.requant.zero_point) + 1,
+                pitch,
+                zero: if op.to == Element::Int8 { 2 * i32::from(op.requant.zero_point) + 1 } else { 1 },
                 windows: windows.as_ptr(),
                 passes,
                 end: weights.as_ptr_range().end,
             };
             // SAFETY: `windows` has 8 words for each of the `steps` of a row; `weights` has `per_group` whole rows, at
             // least one; the tables have an entry for every channel (checked by the caller); `output` has four positions
-            // from here on, `outputs` apart; shifts were checked above.
-            unsafe { four_windows(&channels, weights.as_ptr(), passes * UNROLLED - steps) };
+            // from here on, `pitch` apart; shifts were checked above.
+            unsafe { body(&channels, weights.as_ptr(), passes * UNROLLED - steps) };
             first += WINDOWS;
         }
     }
-    super::clamp(op.requant.min, op.requant.max, output);
+    if op.to == Element::Int8 {
+        super::clamp(op.requant.min, op.requant.max, output);
+    }
     true
 }
 
