@@ -185,7 +185,7 @@ fn block_segment(anchor: &AnchorBlocks, block: usize, from: usize, to: usize) ->
     let tensors: Vec<[usize; 3]> = known.iter().map(|&tensor| graph.tensors[tensor]).collect();
     let macs = nodes.iter().map(|node| node.macs(&tensors)).sum();
     let name = format!("{}.{block}", graph.name);
-    Segment { kind: Kind::Block, name, from, to, tensors, nodes, input: 0, output, macs }
+    Segment { kind: Kind::Block, layer: None, name, from, to, tensors, nodes, input: 0, output, macs }
 }
 
 /// What an anchor computes on the images.
@@ -332,7 +332,8 @@ fn stitch(stitched: &Stitched, blocks: &Blocks, pair: &Pair, fit: &Linear) -> Se
     let nodes = vec![Node { name: name.clone(), op, inputs: vec![0], output: 1 }];
     let tensors = vec![input, output];
     let macs = nodes.iter().map(|node| node.macs(&tensors)).sum();
-    Segment { kind: Kind::Stitch, name, from, to, tensors, nodes, input: 0, output: 1, macs }
+    let layer = Some(pair.layer);
+    Segment { kind: Kind::Stitch, layer, name, from, to, tensors, nodes, input: 0, output: 1, macs }
 }
 
 /// Biases that bring the means of the blocks behind a stitch back to those of their anchors, layer by layer. `segments` starts with the

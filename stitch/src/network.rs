@@ -33,6 +33,8 @@ pub enum Kind {
 pub struct Segment {
     /// Block or stitch.
     pub kind: Kind,
+    /// Layer whose weights a stitch has: stitches of one layer stay equal when they are trained. None: no other has them.
+    pub layer: Option<usize>,
     /// For people: `small.3` (block 3 of small) or `small.2>medium.3`.
     pub name: String,
     /// Cut that it starts from.

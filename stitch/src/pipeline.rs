@@ -171,7 +171,10 @@ pub fn fitted(
 }
 
 /// The family as a file of learned weights has it.
-fn learned(spec: &FamilySpec, blocks: &Blocks, file: &Path) -> Result<Stitched, Error> {
+///
+/// # Errors
+/// What [`learn::learned::read`] refuses.
+pub fn learned(spec: &FamilySpec, blocks: &Blocks, file: &Path) -> Result<Stitched, Error> {
     let mut stitched = learn::random(blocks, 0);
     learn::learned::read(file, &mut stitched, anchors_checksum(spec)?)?;
     Ok(stitched)

@@ -6,21 +6,26 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
+use stitch::cut::Blocks;
 use stitch::family::{self, FamilySpec};
 use stitch::images::ImageSet;
 use stitch::learn::finetune::{Options, Pixels, Training, Verdict, What, state};
-use stitch::learn::learned;
+use stitch::learn::{self, learned};
+use stitch::network::Stitched;
 use stitch::pipeline;
 
 pub const EXAMPLES: &str = "Examples:
   stitchnet train models/cifar-cnn/family.toml --images models/recipe/cache/train -o out/train
   stitchnet train models/cifar-cnn/family.toml --images models/recipe/cache/train -o out/stitches --what stitches --rank 16
+  stitchnet train models/cifar-cnn/family.toml -o out/more --from out/train/learned.safetensors --anchors-keep 0.5 --what stitches
 
 The images are the anchors' training images, as sheets; labels are not used. Started again with the same arguments, it goes
 on. When it is done, name the file in the family: learned = \"learned.safetensors\" under [stitch].";
 
 /// Images that are measured with and never trained on: the last of the set.
 const HELD_OUT: usize = 128;
+/// The state is written at least so often: what a killed training repeats.
+const SAVE: Duration = Duration::from_secs(30);
 
 #[derive(clap::Args)]
 pub struct Train {
@@ -35,6 +40,15 @@ pub struct Train {
     /// What is trained
     #[arg(long, value_enum, default_value = "all")]
     what: What,
+    /// Start from what was learned before, not from least squares; the anchors as their files have them still teach
+    #[arg(long, value_name = "FILE")]
+    from: Option<PathBuf>,
+    /// Part of what the anchors learned in that file that stays: 0 are the anchors as their files have them
+    #[arg(long, value_name = "PART", requires = "from")]
+    anchors_keep: Option<f32>,
+    /// Train only these configs, by name
+    #[arg(long, value_name = "CONFIG,…", value_delimiter = ',')]
+    only: Vec<String>,
     /// Learn only a product of matrices of this rank beside the weights of each stitch
     #[arg(long, value_name = "R", value_parser = clap::value_parser!(u16).range(1..))]
     rank: Option<u16>,
@@ -76,8 +90,11 @@ pub fn train(arguments: &Train) -> Result<()> {
         bail!("--epochs, --rate and --anchor-rate are numbers from 0");
     }
     let batch = usize::from(arguments.batch);
+    let blocks = pipeline::blocks(&spec)?;
+    let anchors = learn::random(&blocks, 0);
     let options = Options {
         what: arguments.what,
+        only: arguments.only.iter().map(|name| config(&anchors, name)).collect::<Result<_>>()?,
         rank: arguments.rank.map(usize::from),
         steps: (arguments.epochs * (images.len() - held_out) as f64 / batch as f64).ceil() as u64,
         batch,
@@ -86,39 +103,40 @@ pub fn train(arguments: &Train) -> Result<()> {
         anchor_rate: arguments.anchor_rate,
         seed: arguments.seed,
     };
-    let blocks = pipeline::blocks(&spec)?;
-    let shape = images.shape;
-    let calibration = ImageSet::read(&spec.data.calibration, shape, spec.labels.len())?;
-    let sample = |number| calibration.normalised(number, &spec.input.mean, &spec.input.std);
-    let samples: Vec<Vec<f32>> = (0..calibration.len()).map(sample).collect();
-    let mut training = Training::new(pipeline::fitted(&spec, &blocks, &samples, &|| ())?, options)?;
+    let steps = options.steps;
+    let mut training = Training::new(start(arguments, &spec, &blocks, &anchors)?, anchors, options)?;
     std::fs::create_dir_all(&arguments.output).with_context(|| format!("{}", arguments.output.display()))?;
     let file = arguments.output.join("state.safetensors");
     if file.exists() {
         state::read(&file, &mut training)?;
-        println!("going on from step {} of {}", training.step, options.steps);
+        println!("going on from step {} of {steps}", training.step);
     }
     let learned_file = arguments.output.join("learned.safetensors");
-    let anchors = pipeline::anchors_checksum(&spec)?;
-    let save = |training: &Training| learned::write(&learned_file, &training.family()?, anchors);
-    let report = Report::new(training.step, options.steps);
+    let checksum = pipeline::anchors_checksum(&spec)?;
+    let save = |training: &Training| learned::write(&learned_file, &training.family()?, checksum);
+    let report = Report::new(training.step, steps);
     if training.best.is_none() {
         report.measured(0, None, training.measure(&pixels(unseen))?);
     }
-    while training.step < options.steps {
-        let mut loss = 0.0;
-        let steps = u64::from(arguments.round).min(options.steps - training.step);
-        for _ in 0..steps {
-            loss += training.step(&pixels(seen))? / steps as f64;
-            report.stepped();
+    let (mut losses, mut saved) = (vec![], Instant::now());
+    while training.step < steps {
+        let loss = training.step(&pixels(seen))?;
+        losses.push(loss);
+        report.stepped();
+        let measured = training.step.is_multiple_of(arguments.round.into()) || training.step == steps;
+        if measured || !loss.is_finite() {
+            let verdict = training.measure(&pixels(unseen))?;
+            report.measured(training.step, Some(losses.iter().sum::<f64>() / losses.len() as f64), verdict);
+            losses.clear();
+            if let Verdict::Diverged(_) = verdict {
+                println!("it diverged: the best state is kept; try a lower --rate or --anchor-rate in another folder");
+                break;
+            }
+            save(&training)?;
         }
-        let verdict = training.measure(&pixels(unseen))?;
-        report.measured(training.step, Some(loss), verdict);
-        state::write(&file, &training)?;
-        save(&training)?;
-        if let Verdict::Diverged(_) = verdict {
-            println!("it diverged: the best state is kept; try a lower --rate or --anchor-rate in another folder");
-            break;
+        if measured || saved.elapsed() > SAVE {
+            state::write(&file, &training)?;
+            saved = Instant::now();
         }
     }
     report.bar.finish_and_clear();
@@ -130,6 +148,31 @@ pub fn train(arguments: &Train) -> Result<()> {
         arguments.family.display()
     );
     Ok(())
+}
+
+/// The number of a config.
+fn config(family: &Stitched, name: &str) -> Result<usize> {
+    let number = family.paths.iter().position(|path| path.name == name);
+    number.with_context(|| format!("--only: no config `{name}`; `stitchnet report IMAGE` lists them"))
+}
+
+/// What training begins with.
+fn start(arguments: &Train, spec: &FamilySpec, blocks: &Blocks, anchors: &Stitched) -> Result<Stitched> {
+    if let Some(file) = &arguments.from {
+        let mut stitched = pipeline::learned(spec, blocks, file)?;
+        if let Some(keep) = arguments.anchors_keep {
+            if !(0.0..=1.0).contains(&keep) {
+                bail!("--anchors-keep is {keep}; a number from 0 to 1 is expected");
+            }
+            learned::pull_back(&mut stitched, anchors, keep);
+        }
+        return Ok(stitched);
+    }
+    let shape = [spec.input.height, spec.input.width, spec.input.channels];
+    let calibration = ImageSet::read(&spec.data.calibration, shape, spec.labels.len())?;
+    let sample = |number| calibration.normalised(number, &spec.input.mean, &spec.input.std);
+    let samples: Vec<Vec<f32>> = (0..calibration.len()).map(sample).collect();
+    Ok(pipeline::fitted(spec, blocks, &samples, &|| ())?)
 }
 
 fn images(arguments: &Train, spec: &FamilySpec) -> Result<ImageSet> {

@@ -35,10 +35,12 @@ const BETAS: [f32; 2] = [0.9, 0.999];
 const EPSILON: f32 = 1e-8;
 
 /// How to train.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// What is trained.
     pub what: What,
+    /// Paths that are trained; all if there is none.
+    pub only: Vec<usize>,
     /// Rank of what is added to stitches; without it, all their weights are trained.
     pub rank: Option<usize>,
     /// Steps in all.
@@ -81,6 +83,8 @@ pub struct Training {
     teacher_tensors: Vec<Tensor>,
     sampler: Sampler,
     options: Options,
+    /// Checksum of the parameters before the first step.
+    start: u32,
 }
 
 /// What [`Training::measure`] says.
@@ -95,28 +99,35 @@ pub enum Verdict {
 }
 
 impl Training {
-    /// Before the first step.
+    /// Before the first step; the largest anchor of `teacher` is what all learn to answer as.
     ///
     /// # Errors
     /// [`Error::Family`] if there is nothing to train.
-    pub fn new(stitched: Stitched, options: Options) -> Result<Self, Error> {
-        if stitched.paths.len() <= stitched.anchors.len() {
+    pub fn new(stitched: Stitched, teacher: Stitched, options: Options) -> Result<Self, Error> {
+        // Where anchors stay as they are, a step on one would change nothing.
+        let first = if options.what == What::All { 0 } else { stitched.anchors.len() };
+        let chosen = |path: &usize| options.only.is_empty() || options.only.contains(path);
+        let paths: Vec<usize> = (first..stitched.paths.len()).filter(chosen).collect();
+        if stitched.paths.len() <= stitched.anchors.len() || paths.is_empty() {
             return Err(Error::Family("no stitched path: there is nothing to fine-tune".into()));
         }
-        let sampler = Sampler::new(&stitched);
-        let teacher = Net::frozen(stitched.clone());
+        let sampler = Sampler::new(&stitched, &paths);
+        let teacher = Net::frozen(teacher);
         let teacher_tensors = teacher.tensors().map_err(refused)?;
         let mut random = Draw::new(options.seed);
         let mut draw = || (random.next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0;
         let net = Net::new(stitched, options.what, options.rank, &mut draw);
         let moments = vec![Moments::default(); net.parameters.len()];
-        Ok(Self { net, moments, step: 0, best: None, teacher, teacher_tensors, sampler, options })
+        let numbers = net.parameters.iter().flat_map(|parameter| &parameter.values);
+        let start = plan::crc32(&numbers.flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>());
+        Ok(Self { net, moments, step: 0, best: None, teacher, teacher_tensors, sampler, options, start })
     }
 
     /// What two trainings must have in common so that one can go on from the other.
     #[must_use]
     pub fn fingerprint(&self) -> String {
-        format!("{:?} and {} parameters", self.options, self.net.parameters.len())
+        let count = self.net.parameters.len();
+        format!("{:?} and {count} parameters, at first of checksum {:08x}", self.options, self.start)
     }
 
     /// One step; returns its loss.
@@ -203,7 +214,7 @@ impl Training {
         }
     }
 
-    /// Loss over all configs on images that are not trained on; keeps the best state.
+    /// Loss over all trained configs on images that are not trained on; keeps the best state.
     ///
     /// # Errors
     /// [`Error::Stage`] with what the evaluation refuses.
@@ -222,17 +233,17 @@ impl Training {
         let size: usize = pixels.shape.iter().product();
         let (images, tensors) = (pixels.normalised(), self.net.tensors()?);
         let parts = images.chunks(PART * size).collect::<Vec<_>>();
-        let configs = self.net.stitched.paths.len();
+        let configs = self.sampler.paths();
         let losses = parts
             .par_iter()
             .map(|part| {
                 let part = images_tensor(part, pixels.shape)?;
                 let goal = self.goal(&part)?;
                 let of = |config| distance(&self.net.answers(config, &tensors, &part)?, &goal)?.to_scalar::<f32>();
-                (0..configs).map(of).sum::<candle_core::Result<f32>>()
+                configs.clone().map(of).sum::<candle_core::Result<f32>>()
             })
             .collect::<candle_core::Result<Vec<f32>>>()?;
-        Ok(losses.into_iter().map(f64::from).sum::<f64>() / (images.len() / size * configs) as f64)
+        Ok(losses.into_iter().map(f64::from).sum::<f64>() / (images.len() / size * configs.count()) as f64)
     }
 
     /// The family in its best state so far, or as it is if nothing was measured.

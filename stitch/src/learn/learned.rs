@@ -11,7 +11,7 @@ use candle_core::{DType, Device, Tensor, safetensors};
 
 use crate::error::Error;
 use crate::graph::Op;
-use crate::network::{Correction, Stitched};
+use crate::network::{Correction, Kind, Stitched};
 
 /// Name of the checksum.
 const ANCHORS: &str = "anchors";
@@ -51,6 +51,25 @@ pub(crate) fn save(path: &Path, tensors: &HashMap<String, Tensor>) -> Result<(),
     let refused = |error: candle_core::Error| Error::Content { path: unfinished.clone(), what: error.to_string() };
     safetensors::save(tensors, &unfinished).map_err(refused)?;
     std::fs::rename(&unfinished, path).map_err(|source| Error::File { path: path.into(), source })
+}
+
+/// Brings the anchors of a family back towards `origin`, which has the same: `keep` is the part of what they learned that
+/// stays, 0 to 1. Stitches and own biases stay as they are.
+pub fn pull_back(stitched: &mut Stitched, origin: &Stitched, keep: f32) {
+    for (segment, origin) in stitched.segments.iter_mut().zip(&origin.segments) {
+        if segment.kind == Kind::Stitch {
+            continue;
+        }
+        for (node, origin) in segment.nodes.iter_mut().zip(&origin.nodes) {
+            let (Op::Conv { weights, bias, .. }, Op::Conv { weights: first, bias: first_bias, .. }) =
+                (&mut node.op, &origin.op)
+            else {
+                continue;
+            };
+            let numbers = weights.iter_mut().zip(first).chain(bias.iter_mut().zip(first_bias));
+            numbers.for_each(|(now, first)| *now = first + keep * (*now - first));
+        }
+    }
 }
 
 fn names(segment: &str, node: usize) -> [String; 2] {

@@ -71,7 +71,8 @@ pub struct Parameter {
     pub anchor: bool,
 }
 
-/// A family and its parameters; the weights in `stitched` are those that training began with.
+/// A family and its parameters; the weights in `stitched` are those that training began with. Stitches of one layer have
+/// one set of parameters, so they stay equal.
 #[derive(Clone)]
 pub struct Net {
     /// The family.
@@ -89,6 +90,9 @@ impl Net {
         own_biases(&mut stitched);
         let mut parameters = vec![];
         for (segment, found) in stitched.segments.iter().enumerate() {
+            if owner(&stitched, segment) != segment {
+                continue;
+            }
             let anchor = found.kind == Kind::Block;
             let trained = !anchor || what == What::All;
             for (node, found) in found.nodes.iter().enumerate() {
@@ -203,7 +207,9 @@ impl Net {
         tensors: &[Tensor],
     ) -> Result<(Tensor, Tensor)> {
         let tensor = |place: Place| self.places.get(&place).map(|&number| tensors[number].clone());
-        let bias = tensor(Place::OwnBias { path, segment, node }).or_else(|| tensor(Place::Bias { segment, node }));
+        let own = tensor(Place::OwnBias { path, segment, node });
+        let segment = owner(&self.stitched, segment);
+        let bias = own.or_else(|| tensor(Place::Bias { segment, node }));
         let (Some(mut weights), Some(bias)) = (tensor(Place::Weights { segment, node }), bias) else {
             bail!("node `{}` has no weights", found.name)
         };
@@ -245,6 +251,12 @@ fn map<'a>(maps: &'a [Option<Tensor>], tensor: usize, segment: &Segment) -> Resu
         Some(Some(map)) => Ok(map),
         _ => bail!("{}: tensor {tensor} is read before it is written", segment.name),
     }
+}
+
+/// The first segment with the same layer, which has the parameters of all of them.
+fn owner(stitched: &Stitched, segment: usize) -> usize {
+    let Some(layer) = stitched.segments[segment].layer else { return segment };
+    stitched.segments[..segment].iter().position(|other| other.layer == Some(layer)).unwrap_or(segment)
 }
 
 /// Gives every stitched path a bias of its own in each convolution behind its first stitch.

@@ -210,12 +210,14 @@ impl CustomOp3 for Conv {
             let tiles = gradient.chunks(self.tile() * self.positions() * all).zip(to_input.chunks_mut(step));
             for (number, (gradient, to_input)) in tiles.enumerate() {
                 let gradient = self.channels(gradient, group)?;
-                let windows = with(input, |input| {
-                    let start = number * step;
-                    Ok(self.gathered(&input[start..start + to_input.len()], group))
-                })?;
-                let windows = tensor(windows, (gradient.dim(0)?, self.taps()))?;
-                sum = (sum + gradient.t()?.matmul(&windows)?)?;
+                if weights.track_op() {
+                    let windows = with(input, |input| {
+                        let start = number * step;
+                        Ok(self.gathered(&input[start..start + to_input.len()], group))
+                    })?;
+                    let windows = tensor(windows, (gradient.dim(0)?, self.taps()))?;
+                    sum = (sum + gradient.t()?.matmul(&windows)?)?;
+                }
                 with(&gradient.matmul(&own)?, |windows| {
                     self.scattered(windows, group, to_input);
                     Ok(())
@@ -223,8 +225,9 @@ impl CustomOp3 for Conv {
             }
             to_weights.push(sum);
         }
-        let to_weights = Tensor::cat(&to_weights, 0)?;
-        Ok((Some(tensor(to_input, input.shape())?), Some(to_weights), Some(tensor(to_bias, all)?)))
+        // Weights that do not learn cost no gradient.
+        let to_weights = weights.track_op().then(|| Tensor::cat(&to_weights, 0)).transpose()?;
+        Ok((Some(tensor(to_input, input.shape())?), to_weights, Some(tensor(to_bias, all)?)))
     }
 }
 

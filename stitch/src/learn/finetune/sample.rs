@@ -73,12 +73,18 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// Groups of a family's paths.
-    pub fn new(stitched: &Stitched) -> Self {
+    /// Groups of some paths of a family.
+    pub fn new(stitched: &Stitched, paths: &[usize]) -> Self {
         let macs = |segments: &[usize]| segments.iter().map(|&segment| stitched.segments[segment].macs).sum();
-        let macs: Vec<u64> = stitched.paths.iter().map(|path| macs(&path.segments)).collect();
+        let macs: Vec<u64> = paths.iter().map(|&path| macs(&stitched.paths[path].segments)).collect();
         let span = macs.iter().max().zip(macs.iter().min()).map_or(0, |(most, least)| most - least);
-        Self { groups: groups(&macs, span / GROUPS) }
+        let named = |group: Vec<usize>| group.into_iter().map(|number| paths[number]).collect();
+        Self { groups: groups(&macs, span / GROUPS).into_iter().map(named).collect() }
+    }
+
+    /// All paths that are drawn.
+    pub fn paths(&self) -> impl Iterator<Item = usize> + Clone + '_ {
+        self.groups.iter().flatten().copied()
     }
 
     /// One path.

@@ -7,7 +7,7 @@ use super::*;
 use crate::graph::{Clamp, Op, PoolKind, Window};
 use crate::learn::tests::{Random, anchor, family, follow, images};
 use crate::learn::{Options as Fit, learn, learned};
-use crate::network::Kind;
+use crate::network::{Kind, Segment};
 
 const RELU6: Clamp = Clamp { min: 0.0, max: 6.0 };
 
@@ -145,11 +145,20 @@ fn fitted() -> Stitched {
     learn(&blocks, &images(40), fit, &|| ()).expect("fitted")
 }
 
-const OPTIONS: Options =
-    Options { what: What::All, rank: None, steps: 40, batch: 40, configs: 2, rate: 1e-2, anchor_rate: 1e-3, seed: 7 };
+const OPTIONS: Options = Options {
+    what: What::All,
+    only: Vec::new(),
+    rank: None,
+    steps: 40,
+    batch: 40,
+    configs: 2,
+    rate: 1e-2,
+    anchor_rate: 1e-3,
+    seed: 7,
+};
 
 fn trained(options: Options, steps: u64) -> Training {
-    let mut training = Training::new(fitted(), options).expect("a training");
+    let mut training = Training::new(fitted(), fitted(), options).expect("a training");
     let seen = bytes(64, 1);
     for _ in 0..steps {
         training.step(&pixels(&seen)).expect("a step");
@@ -185,7 +194,8 @@ fn training_brings_paths_nearer_to_the_teacher_and_keeps_the_best() {
     let unseen = bytes(24, 2);
     for (what, rank) in [(What::All, None), (What::Stitches, None), (What::Stitches, Some(1))] {
         let start = fitted();
-        let mut training = Training::new(start.clone(), Options { what, rank, ..OPTIONS }).expect("a training");
+        let mut training =
+            Training::new(start.clone(), start.clone(), Options { what, rank, ..OPTIONS }).expect("a training");
         let Verdict::Best(before) = training.measure(&pixels(&unseen)).expect("measured") else { panic!("no start") };
         assert_eq!(training.family().expect("a family").segments.len(), start.segments.len());
         let seen = bytes(64, 1);
@@ -221,6 +231,78 @@ fn low_rank_changes_weights_by_a_matrix_of_that_rank() {
     }
 }
 
+/// A window's two pairs of cuts, one layer.
+fn shared() -> Stitched {
+    let mut blocks = family(anchor("a", 3, 2), anchor("b", 7, 3));
+    let pair = |front_cut, back_cut| crate::cut::Pair { front: 0, front_cut, back: 1, back_cut, layer: 0 };
+    (blocks.pairs, blocks.paths) = (vec![pair(1, 2), pair(2, 3)], vec![vec![0], vec![1]]);
+    learn(&blocks, &images(40), Fit { ridge: 1e-6, corrections: true }, &|| ()).expect("fitted")
+}
+
+#[test]
+fn stitches_of_one_layer_stay_equal() {
+    for rank in [None, Some(1)] {
+        let options = Options { what: What::Stitches, rank, configs: 1, ..OPTIONS };
+        let mut training = Training::new(shared(), shared(), options).expect("a training");
+        for _ in 0..10 {
+            training.step(&pixels(&bytes(64, 1))).expect("a step");
+        }
+        let family = training.family().expect("a family");
+        let stitches: Vec<&Segment> = family.segments.iter().filter(|found| found.kind == Kind::Stitch).collect();
+        assert_eq!(stitches.len(), 2);
+        assert_eq!(stitches[0].nodes[0].op, stitches[1].nodes[0].op, "{rank:?}");
+        assert_ne!(numbers(&family, Kind::Stitch), numbers(&shared(), Kind::Stitch), "{rank:?}");
+    }
+}
+
+#[test]
+fn only_the_paths_that_were_asked_for_change() {
+    let mut blocks = family(anchor("a", 3, 2), anchor("b", 7, 3));
+    let pair = |cut, layer| crate::cut::Pair { front: 0, front_cut: cut, back: 1, back_cut: cut, layer };
+    (blocks.pairs, blocks.paths) = (vec![pair(1, 0), pair(2, 1)], vec![vec![0], vec![1]]);
+    let start = learn(&blocks, &images(40), Fit { ridge: 1e-6, corrections: true }, &|| ()).expect("fitted");
+    let options = Options { what: What::Stitches, only: vec![3], ..OPTIONS };
+    let mut training = Training::new(start.clone(), start.clone(), options).expect("a training");
+    let changed = |training: &Training| -> Vec<bool> {
+        let family = training.net.family().expect("a family");
+        [2, 3].map(|path| follow(&family, path, &images(1)[0]) != follow(&start, path, &images(1)[0])).into()
+    };
+    assert_eq!(changed(&training), [false, false]);
+    training.step(&pixels(&bytes(64, 1))).expect("a step");
+    training.step(&pixels(&bytes(64, 1))).expect("a step");
+    assert_eq!(changed(&training), [false, true]);
+    // Anchors that stay as they are leave nothing to train.
+    let none = Options { what: What::Stitches, only: vec![0, 1], ..OPTIONS };
+    assert!(Training::new(start.clone(), start, none).is_err());
+}
+
+#[test]
+fn anchors_are_pulled_back_and_stitches_are_not() {
+    let (start, mut family) = (fitted(), trained(OPTIONS, 5).family().expect("a family"));
+    let learned = family.clone();
+    learned::pull_back(&mut family, &start, 0.25);
+    assert_eq!(numbers(&family, Kind::Stitch), numbers(&learned, Kind::Stitch));
+    let [now, first, last] = [&family, &start, &learned].map(|stitched| numbers(stitched, Kind::Block));
+    assert_ne!(first, last);
+    for ((now, first), last) in now.iter().zip(&first).zip(&last) {
+        assert!((now - (0.75 * first + 0.25 * last)).abs() < 1e-6, "{first} to {last}: {now}");
+    }
+    learned::pull_back(&mut family, &start, 0.0);
+    assert_eq!(numbers(&family, Kind::Block), first);
+}
+
+#[test]
+fn the_teacher_is_the_anchor_that_was_given() {
+    // Starting from its own largest anchor, that anchor has nothing to learn; from another, it has.
+    let loss = |teacher: Stitched| {
+        let options = Options { only: vec![1], ..OPTIONS };
+        let mut training = Training::new(fitted(), teacher, options).expect("a training");
+        training.step(&pixels(&bytes(64, 1))).expect("a step")
+    };
+    assert!(loss(fitted()).abs() < 1e-4);
+    assert!(loss(trained(OPTIONS, 20).net.family().expect("a family")) > 1e-3);
+}
+
 #[test]
 fn a_training_that_goes_on_after_a_break_takes_the_same_steps() {
     let folder = std::env::temp_dir().join(format!("stitchnet-state-{}", std::process::id()));
@@ -231,7 +313,7 @@ fn a_training_that_goes_on_after_a_break_takes_the_same_steps() {
     let unseen = bytes(24, 2);
     first.measure(&pixels(&unseen)).expect("measured");
     state::write(&file, &first).expect("written");
-    let mut second = Training::new(fitted(), OPTIONS).expect("a training");
+    let mut second = Training::new(fitted(), fitted(), OPTIONS).expect("a training");
     state::read(&file, &mut second).expect("read");
     assert_eq!((second.step, &second.best), (3, &first.best));
     second.best = None;
@@ -240,9 +322,13 @@ fn a_training_that_goes_on_after_a_break_takes_the_same_steps() {
     }
     let all = |training: &Training| training.net.parameters.iter().flat_map(|p| p.values.clone()).collect::<Vec<f32>>();
     assert_eq!(all(&second), all(&whole));
-    let mut other = Training::new(fitted(), Options { batch: 41, ..OPTIONS }).expect("a training");
+    let mut other = Training::new(fitted(), fitted(), Options { batch: 41, ..OPTIONS }).expect("a training");
     let error = state::read(&file, &mut other).expect_err("other options").to_string();
     assert!(error.contains("batch: 40") && error.contains("batch: 41"), "{error}");
+    let begun = trained(OPTIONS, 1).family().expect("a family");
+    let mut other = Training::new(begun, fitted(), OPTIONS).expect("a training");
+    let error = state::read(&file, &mut other).expect_err("another start").to_string();
+    assert!(error.contains("at first of checksum"), "{error}");
     std::fs::write(&file, b"nothing").expect("written");
     assert!(state::read(&file, &mut second).is_err());
     std::fs::remove_dir_all(&folder).expect("removed");
@@ -250,7 +336,7 @@ fn a_training_that_goes_on_after_a_break_takes_the_same_steps() {
 
 #[test]
 fn a_diverging_training_is_told_and_the_best_state_kept() {
-    let mut training = Training::new(fitted(), Options { rate: 1e6, ..OPTIONS }).expect("a training");
+    let mut training = Training::new(fitted(), fitted(), Options { rate: 1e6, ..OPTIONS }).expect("a training");
     let unseen = bytes(24, 2);
     assert!(matches!(training.measure(&pixels(&unseen)), Ok(Verdict::Best(_))));
     let before = training.family().expect("a family");
