@@ -111,7 +111,7 @@ fn run(segment: &Segment, number: usize, path: &Path, image: &[f32]) -> Run {
 }
 
 /// The range that covers the extremes of most images, and 0.
-fn covering(extents: impl Iterator<Item = Extent>) -> Extent {
+pub(crate) fn covering(extents: impl Iterator<Item = Extent>) -> Extent {
     let (mut low, mut high): (Vec<f32>, Vec<f32>) = extents.map(|extent| (-extent.min, extent.max)).unzip();
     let pick = |values: &mut Vec<f32>| {
         values.sort_by(f32::total_cmp);

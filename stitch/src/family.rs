@@ -112,8 +112,9 @@ pub struct StitchSpec {
     pub max_macs: Option<u64>,
     /// Flash of the segments of a stitched config at most.
     pub max_flash_bytes: Option<u64>,
-    /// Ridge of the least squares, as a part of the mean of the Gram matrix' diagonal.
-    pub ridge: f64,
+    /// Ridge of the least squares, as a part of the mean variance of the inputs; chosen per stitch by the error on
+    /// held-out images if not given.
+    pub ridge: Option<f64>,
     /// Whether the statistics of suffixes are corrected.
     pub corrections: bool,
     /// Where the weights of stitches come from where nothing was learned.
@@ -175,7 +176,7 @@ impl Default for StitchSpec {
             max_configs: 4096,
             max_macs: None,
             max_flash_bytes: None,
-            ridge: 1e-3,
+            ridge: None,
             corrections: true,
             start: Start::LeastSquares,
             learned: None,
@@ -218,8 +219,7 @@ impl StitchSpec {
             let most = plan::layout::MAX_RECORDS;
             return Some(format!("stitch.max_configs is {}; 1 to {most} are expected", self.max_configs));
         }
-        let ridge = self.ridge;
-        if !(ridge.is_finite() && ridge >= 0.0) {
+        if let Some(ridge) = self.ridge.filter(|ridge| !(ridge.is_finite() && *ridge >= 0.0)) {
             return Some(format!("stitch.ridge is {ridge}; a number from 0 is expected"));
         }
         None

@@ -7,10 +7,11 @@
 //! brought back to what it is in the anchor. Only biases are added, so weights stay shared.
 
 pub mod finetune;
+pub mod fit;
 pub mod learned;
 pub mod least_squares;
 
-use ndarray::{Array1, Array2, Array4, ArrayView2};
+use ndarray::{Array1, Array2, Array4};
 use rayon::prelude::*;
 
 use crate::cut::{AnchorBlocks, Blocks, Pair};
@@ -18,13 +19,15 @@ use crate::error::Error;
 use crate::float;
 use crate::graph::{Clamp, Node, Op, Window};
 use crate::network::{Correction, Cut, Kind, Path, Segment, Stitched};
-use least_squares::{Linear, Moments};
+use fit::{Fit, LeastSquares};
+use least_squares::Linear;
 
 /// Fewer images than this do not determine a stitch.
 pub const MIN_IMAGES: usize = 16;
-/// Images that the correction looks at. Path and anchor see the same ones, so that only what the stitch changed is
-/// corrected and not how one sample differs from another.
-const CORRECTION_IMAGES: usize = 128;
+/// Images that are in memory at once with all that the anchors make of them. The correction looks at the first so many:
+/// path and anchor see the same ones, so that only what the stitch changed is corrected and not how one sample differs
+/// from another.
+const BATCH: usize = 128;
 /// A bias that moves by less than this part of the channel's scale is left alone: int8 could not show it.
 const LEAST_SHIFT: f64 = 1e-5;
 
@@ -35,6 +38,8 @@ pub enum Start {
     /// Least squares on calibration images.
     #[default]
     LeastSquares,
+    /// From what the anchors' features have in common without any fit of one by the other: relative representations.
+    Relative,
     /// Drawn, as a layer before any training: what least squares is compared with.
     Random,
 }
@@ -42,14 +47,27 @@ pub enum Start {
 /// How to learn.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// Ridge, as a part of the mean variance of the inputs.
-    pub ridge: f64,
+    /// Where the weights come from.
+    pub start: Start,
+    /// Ridge, as a part of the mean variance of the inputs; none: chosen per layer by the error on held-out images.
+    pub ridge: Option<f64>,
+    /// Whether least squares sees the rounded values that the device has at a cut.
+    pub rounded: bool,
     /// Whether to correct the statistics of suffixes.
     pub corrections: bool,
 }
 
-/// Learns every stitch of `blocks` from normalised images `[H, W, C]`; `advance` is called once per path. A layer that
-/// several pairs share is one least-squares problem over the pixels of all of them.
+/// A family with its stitches.
+#[derive(Clone, Debug)]
+pub struct Learned {
+    /// The family.
+    pub stitched: Stitched,
+    /// What became of each layer; none without least squares.
+    pub fits: Vec<Fit>,
+}
+
+/// Learns every stitch of `blocks` from normalised images `[H, W, C]`; `advance` is called once per path. Each anchor
+/// runs once over the images, a batch at a time. [`Start::Random`] is never corrected: there is nothing to keep.
 ///
 /// # Errors
 /// [`Error::TooFewImages`]; [`Error::Stage`] if activations are not finite.
@@ -58,30 +76,40 @@ pub fn learn(
     images: &[Vec<f32>],
     options: Options,
     advance: &(dyn Fn() + Sync),
-) -> Result<Stitched, Error> {
+) -> Result<Learned, Error> {
+    if options.start == Start::Random {
+        return Ok(Learned { stitched: random(blocks, 0), fits: vec![] });
+    }
     if images.len() < MIN_IMAGES {
         return Err(Error::TooFewImages { stage: "learn", found: images.len(), needed: MIN_IMAGES });
     }
     let mut stitched = skeleton(blocks);
-    let runs = (0..blocks.anchors.len())
-        .map(|anchor| AnchorRun::new(&stitched, anchor, images))
-        .collect::<Result<Vec<_>, _>>()?;
-    let layers = layers(&stitched, blocks, &runs, options.ridge)?;
+    let run = |images: &[Vec<f32>]| {
+        (0..blocks.anchors.len()).map(|anchor| AnchorRun::new(&stitched, anchor, images)).collect::<Result<Vec<_>, _>>()
+    };
+    let (first, rest) = images.split_at(images.len().min(BATCH));
+    let runs = run(first)?;
+    let mut sums = LeastSquares::new(&stitched, blocks, &runs, options.rounded)?;
+    sums.add(&runs, 0);
+    let (layers, fits) = if options.start == Start::Relative {
+        (sums.relative(&runs), vec![])
+    } else {
+        for (number, batch) in rest.chunks(BATCH).enumerate() {
+            sums.add(&run(batch)?, (number + 1) * BATCH);
+        }
+        sums.solve(options.ridge)
+    };
     let first = add_stitches(&mut stitched, blocks, &layers);
     for path in &blocks.paths {
         let segments = route(&stitched, blocks, path, first);
         let start = path.first().map(|&pair| &blocks.pairs[pair]).filter(|_| options.corrections);
-        let corrections = if let Some(start) = start {
-            let front = &runs[start.front].cuts[start.front_cut];
-            let values = &front[..front.len().min(CORRECTION_IMAGES)];
-            correct(&stitched, &segments[start.front_cut..], values, &runs)
-        } else {
-            vec![]
-        };
+        let corrections = start.map_or(vec![], |start| {
+            correct(&stitched, &segments[start.front_cut..], &runs[start.front].cuts[start.front_cut], &runs)
+        });
         stitched.paths.push(Path { name: blocks.path_name(path), segments, corrections });
         advance();
     }
-    Ok(stitched)
+    Ok(Learned { stitched, fits })
 }
 
 /// The family with weights of stitches drawn from −1/√I..1/√I for I inputs, and without corrections.
@@ -192,8 +220,7 @@ fn block_segment(anchor: &AnchorBlocks, block: usize, from: usize, to: usize) ->
 struct AnchorRun {
     /// Values at each cut of the anchor, per image.
     cuts: Vec<Vec<Vec<f32>>>,
-    /// Per segment of the anchor: mean per node and channel before the clamp, over the first `CORRECTION_IMAGES`;
-    /// empty where the node is no convolution.
+    /// Per segment of the anchor: mean per node and channel before the clamp; empty where the node is no convolution.
     means: Vec<(usize, Vec<Vec<f64>>)>,
 }
 
@@ -211,8 +238,7 @@ impl AnchorRun {
                     broken = Some(node.name.clone());
                 }
                 if matches!(node.op, Op::Conv { .. }) {
-                    let start = &values[..values.len().min(CORRECTION_IMAGES)];
-                    of_nodes[position] = channel_means(start, segment.tensors[node.output][2]);
+                    of_nodes[position] = channel_means(values, segment.tensors[node.output][2]);
                 }
             });
             if let Some(node) = broken {
@@ -269,47 +295,6 @@ fn channel_means(images: &[Vec<f32>], channels: usize) -> Vec<f64> {
         .collect();
     let count: usize = images.iter().map(|values| values.len() / channels).sum();
     (0..channels).map(|channel| sums.iter().map(|sums| sums[channel]).sum::<f64>() / count.max(1) as f64).collect()
-}
-
-/// The weights of every layer.
-fn layers(stitched: &Stitched, blocks: &Blocks, runs: &[AnchorRun], ridge: f64) -> Result<Vec<Linear>, Error> {
-    let mut sums: Vec<Option<Moments>> = vec![];
-    for pair in &blocks.pairs {
-        let found = moments(stitched, blocks, pair, runs)?;
-        sums.resize(sums.len().max(pair.layer + 1), None);
-        match &mut sums[pair.layer] {
-            Some(sum) => sum.add(&found),
-            empty => *empty = Some(found),
-        }
-    }
-    Ok(sums.into_iter().flatten().map(|sum| sum.solve(ridge)).collect())
-}
-
-/// Second moments of what a pair maps, over all images.
-fn moments(stitched: &Stitched, blocks: &Blocks, pair: &Pair, runs: &[AnchorRun]) -> Result<Moments, Error> {
-    let [(_, input), (_, output)] = ends(stitched, pair);
-    let refuse = |error: ndarray::ShapeError| Error::Stage {
-        stage: "learn",
-        what: format!(
-            "stitch {}: maps {input:?} and {output:?} [H, W, C] do not match: {error}",
-            blocks.pair_name(pair)
-        ),
-    };
-    let (front, back) = (&runs[pair.front].cuts[pair.front_cut], &runs[pair.back].cuts[pair.back_cut]);
-    let moments = front
-        .par_iter()
-        .zip(back)
-        .map(|(x, y)| {
-            let x = ArrayView2::from_shape([input[0] * input[1], input[2]], x)?;
-            let y = ArrayView2::from_shape([input[0] * input[1], output[2]], y)?;
-            Ok(Moments::of(x, y))
-        })
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(refuse)?;
-    // Summed in the order of the images, whatever thread made them.
-    let mut sum = Moments::zero(input[2], output[2]);
-    moments.iter().for_each(|image| sum.add(image));
-    Ok(sum)
 }
 
 /// Cut and shape that a stitch starts from and that it reaches.

@@ -69,7 +69,8 @@ enum Command {
     /// One line per config: score, work, memory, predicted time
     #[command(
         after_help = "Examples:\n  stitchnet report cifar.snet\n  stitchnet report cifar.snet --html report.html\n  \
-            stitchnet report cifar.snet --max-loss 1.0\n  stitchnet report cifar.snet --beside random.snet"
+            stitchnet report cifar.snet --max-loss 1.0\n  \
+            stitchnet report random.snet --beside cifar.snet --html beside.html"
     )]
     Report {
         /// Image
@@ -81,7 +82,7 @@ enum Command {
         #[arg(long)]
         markdown: bool,
         /// Print only scores, beside those of another image's configs of the same names; can be given again
-        #[arg(long, value_name = "IMAGE", conflicts_with_all = ["html", "markdown"])]
+        #[arg(long, value_name = "IMAGE", conflicts_with = "markdown")]
         beside: Vec<PathBuf>,
         /// Fail if integers cost any config more than so many points of its float score
         #[arg(long, value_name = "POINTS")]
@@ -188,7 +189,7 @@ fn run(command: Command) -> Result<()> {
         Command::Report { image, html: page, markdown, beside, max_loss } => {
             let facts = facts(&image)?;
             if !beside.is_empty() {
-                return compare(&[&[image], &beside[..]].concat());
+                return compare(&[&[image], &beside[..]].concat(), page.as_deref());
             }
             print!("{}", if markdown { report::markdown(&facts) } else { table(&facts) });
             page.map_or(Ok(()), |page| write(&page, html(&facts, None).as_bytes()))?;
@@ -214,14 +215,14 @@ fn facts(path: &Path) -> Result<Facts> {
     Ok(Facts::of(&parse(&read_image(path)?, path)?))
 }
 
-/// Prints scores side by side.
-fn compare(images: &[PathBuf]) -> Result<()> {
+/// Prints scores side by side, and writes them as a page.
+fn compare(images: &[PathBuf], page: Option<&Path>) -> Result<()> {
     let named =
         |path: &PathBuf| Ok((path.file_stem().unwrap_or_default().to_string_lossy().into_owned(), facts(path)?));
     let named = images.iter().map(named).collect::<Result<Vec<_>>>()?;
     let columns: Vec<(&str, &Facts)> = named.iter().map(|(name, facts)| (&**name, facts)).collect();
     print!("{}", report::curves(&columns));
-    Ok(())
+    page.map_or(Ok(()), |page| write(page, report::beside(&columns).as_bytes()))
 }
 
 fn compile(spec: &FamilySpec, output: &Path, options: pipeline::Options, print: bool) -> Result<()> {

@@ -9,10 +9,9 @@ use crate::cut::Blocks;
 use crate::emit::{Labels, Measured};
 use crate::error::Error;
 use crate::evaluate::{FloatPaths, Scores};
-use crate::family::{AnchorSpec, FamilySpec, Limits};
+use crate::family::{AnchorSpec, FamilySpec, Limits, StitchSpec};
 use crate::graph::Graph;
 use crate::images::{ImageSet, Sheets};
-use crate::learn::Start;
 use crate::network::{Placed, Stitched};
 use crate::quantize::Pixels;
 use crate::{calibrate, cut, emit, evaluate, frontier, import, learn, place, quantize, simplify, verify};
@@ -23,6 +22,8 @@ pub trait Progress: Sync {
     fn stage(&self, stage: Stage, steps: u64);
     /// A step is done.
     fn advance(&self);
+    /// Something that a person should know.
+    fn note(&self, _: &str) {}
 }
 
 /// Shows nothing.
@@ -118,11 +119,15 @@ pub fn compile(spec: &FamilySpec, options: Options, progress: &dyn Progress) -> 
         verify::float_path(&anchor.read()?, &blocks.graph, &data.samples)?;
     }
     begin(Stage::Learn, blocks.paths.len());
-    let stitched = match &spec.stitch.learned {
-        Some(file) => learned(spec, &blocks, file)?,
-        None => fitted(spec, &blocks, &data.samples, &advance)?,
+    let (stitched, fits) = match &spec.stitch.learned {
+        Some(file) => (learned(spec, &blocks, file)?, vec![]),
+        None => {
+            let learn::Learned { stitched, fits } = fitted(spec, &blocks, &data.samples, &advance)?;
+            (stitched, fits)
+        }
     };
-    stop_after!(Learn, text::print_stitched(&stitched));
+    fits.iter().filter_map(learn::fit::Fit::note).for_each(|note| progress.note(&note));
+    stop_after!(Learn, text::print_stitched(&stitched, &fits));
     begin(Stage::Calibrate, stitched.paths.len());
     let calibrated = calibrate::calibrate(stitched, &data.samples, &advance);
     stop_after!(Calibrate, text::print_calibrated(&calibrated));
@@ -160,14 +165,9 @@ pub fn fitted(
     blocks: &Blocks,
     samples: &[Vec<f32>],
     advance: &(dyn Fn() + Sync),
-) -> Result<Stitched, Error> {
-    match spec.stitch.start {
-        Start::Random => Ok(learn::random(blocks, 0)),
-        Start::LeastSquares => {
-            let options = learn::Options { ridge: spec.stitch.ridge, corrections: spec.stitch.corrections };
-            learn::learn(blocks, samples, options, advance)
-        }
-    }
+) -> Result<learn::Learned, Error> {
+    let StitchSpec { start, ridge, corrections, .. } = spec.stitch;
+    learn::learn(blocks, samples, learn::Options { start, ridge, rounded: true, corrections }, advance)
 }
 
 /// The family as a file of learned weights has it.

@@ -66,6 +66,14 @@ impl Progress for Bars {
             running.bar.inc(1);
         }
     }
+
+    fn note(&self, text: &str) {
+        let now = self.now.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        match &*now {
+            Some(running) => running.bar.suspend(|| eprintln!("  {text}")),
+            None => eprintln!("  {text}"),
+        }
+    }
 }
 
 fn words(stage: Stage) -> &'static str {

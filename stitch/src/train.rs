@@ -172,7 +172,9 @@ fn start(arguments: &Train, spec: &FamilySpec, blocks: &Blocks, anchors: &Stitch
     let calibration = ImageSet::read(&spec.data.calibration, shape, spec.labels.len())?;
     let sample = |number| calibration.normalised(number, &spec.input.mean, &spec.input.std);
     let samples: Vec<Vec<f32>> = (0..calibration.len()).map(sample).collect();
-    Ok(pipeline::fitted(spec, blocks, &samples, &|| ())?)
+    let learn::Learned { stitched, fits } = pipeline::fitted(spec, blocks, &samples, &|| ())?;
+    fits.iter().filter_map(learn::fit::Fit::note).for_each(|note| eprintln!("{note}"));
+    Ok(stitched)
 }
 
 fn images(arguments: &Train, spec: &FamilySpec) -> Result<ImageSet> {

@@ -4,9 +4,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use ndarray::Array4;
+use rayon::prelude::*;
+use stitch::family::{Space, StitchSpec};
 use stitch::graph::{Clamp, Graph, Node, Op, Window};
+use stitch::learn::{self, learn};
 use stitch::{cut, float, import, simplify};
 
 const TOLERANCE: f32 = 1e-4;
@@ -87,4 +91,33 @@ fn a_stitched_deit_is_what_onnxruntime_computes_on_joined_halves() {
         count += 1;
     }
     assert!(count > 0, "no stitched network in {}", folder.display());
+}
+
+/// Both anchors once over the images, against the same and all stitches of SN-Net's space fitted to them.
+#[test]
+#[ignore = "needs deit-ti.onnx and deit-s.onnx of models/recipe/structures.py"]
+fn least_squares_of_deit_take_at_most_a_third_of_the_forward_passes() {
+    let spec = StitchSpec { space: Space::V1, ..StitchSpec::default() };
+    let blocks = cut::cut(vec![anchor("deit-ti"), anchor("deit-s")], &spec).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(blocks.paths.len(), 34);
+    let count = std::env::var("IMAGES").ok().and_then(|count| count.parse().ok()).unwrap_or(100);
+    let size = blocks.anchors[0].graph.tensors[blocks.anchors[0].graph.input].iter().product();
+    let images: Vec<Vec<f32>> = (0..count).map(|image| support::onnx::noise(size, image)).collect();
+    let begin = Instant::now();
+    for anchor in &blocks.anchors {
+        images.par_iter().for_each(|image| {
+            std::hint::black_box(float::output(&anchor.graph, image));
+        });
+    }
+    let forward = begin.elapsed();
+    let options = learn::Options { start: learn::Start::LeastSquares, ridge: None, rounded: true, corrections: false };
+    let begin = Instant::now();
+    let learned = learn(&blocks, &images, options, &|| ()).unwrap_or_else(|error| panic!("{error}"));
+    let all = begin.elapsed();
+    let ratio = all.as_secs_f64() / forward.as_secs_f64();
+    println!(
+        "{count} images: forward {forward:.1?}, with {} layers fitted {all:.1?}, {ratio:.2} times",
+        learned.fits.len()
+    );
+    assert!(ratio <= 1.3, "{ratio:.2}");
 }

@@ -4,7 +4,7 @@ use crate::learn::tests::{OPTIONS, anchor, family, images};
 
 fn calibrated(count: usize) -> Calibrated {
     let blocks = family(anchor("a", 3, 1), anchor("b", 6, 2));
-    let stitched = learn(&blocks, &images(count), OPTIONS, &|| ()).expect("learned");
+    let stitched = learn(&blocks, &images(count), OPTIONS, &|| ()).expect("learned").stitched;
     calibrate(stitched, &images(count), &|| ())
 }
 

@@ -9,7 +9,7 @@ use crate::{calibrate, place, verify};
 /// Two anchors and one stitch: three configs.
 pub(crate) fn placed() -> Placed {
     let blocks = family(anchor("a", 3, 1), anchor("b", 6, 2));
-    let stitched = learn(&blocks, &images(32), OPTIONS, &|| ()).expect("learned");
+    let stitched = learn(&blocks, &images(32), OPTIONS, &|| ()).expect("learned").stitched;
     let calibrated = calibrate::calibrate(stitched, &images(32), &|| ());
     let pixels = Pixels { mean: vec![0.5; 3], std: vec![0.5; 3] };
     place::place(quantize(&calibrated, &pixels).expect("quantised")).expect("placed")

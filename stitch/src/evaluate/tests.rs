@@ -9,7 +9,7 @@ use crate::verify;
 
 /// Two anchors and a stitched path, whose suffix has corrections.
 fn stitched() -> Stitched {
-    learn(&family(anchor("a", 3, 1), anchor("b", 6, 2)), &images(32), OPTIONS, &|| ()).expect("learned")
+    learn(&family(anchor("a", 3, 1), anchor("b", 6, 2)), &images(32), OPTIONS, &|| ()).expect("learned").stitched
 }
 
 /// The same with a fourth path like the third, without the correction of its last segment.

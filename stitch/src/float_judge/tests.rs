@@ -16,7 +16,8 @@ fn close(found: &[f32], expected: &[f32], what: &str) {
 #[test]
 fn a_stitched_path_with_its_own_biases_is_what_the_float_path_computes() {
     let images = images(32);
-    let stitched = learn(&family(anchor("a", 3, 1), anchor("b", 6, 2)), &images, OPTIONS, &|| ()).expect("learned");
+    let stitched =
+        learn(&family(anchor("a", 3, 1), anchor("b", 6, 2)), &images, OPTIONS, &|| ()).expect("learned").stitched;
     assert!(!stitched.paths[2].corrections.is_empty(), "the stitched path has biases of its own");
     for (number, path) in stitched.paths.iter().enumerate() {
         let judge = Judge::of_path(&stitched, path).expect("a model");

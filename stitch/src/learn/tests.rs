@@ -60,7 +60,9 @@ pub(crate) fn family(front: Graph, back: Graph) -> Blocks {
     blocks
 }
 
-pub(crate) const OPTIONS: Options = Options { ridge: 1e-9, corrections: true };
+/// Exact: nothing is rounded.
+pub(crate) const OPTIONS: Options =
+    Options { start: Start::LeastSquares, ridge: Some(1e-9), rounded: false, corrections: true };
 
 /// Output of one path for one image.
 pub(crate) fn follow(stitched: &Stitched, path: usize, image: &[f32]) -> Vec<f32> {
@@ -85,7 +87,7 @@ fn distance(a: &[f32], b: &[f32]) -> f32 {
 fn a_stitch_to_the_same_weights_is_the_identity() {
     let blocks = family(anchor("a", 5, 1), anchor("b", 5, 1));
     let images = images(40);
-    let stitched = learn(&blocks, &images, OPTIONS, &|| ()).expect("learned");
+    let stitched = learn(&blocks, &images, OPTIONS, &|| ()).expect("learned").stitched;
     let names: Vec<&str> = stitched.paths.iter().map(|path| path.name.as_str()).collect();
     assert_eq!(names, ["a", "b", "a.2>b.2"]);
     let stitch = &stitched.segments[stitched.paths[2].segments[2]];
@@ -114,7 +116,7 @@ fn a_path_of_two_stitches_to_the_same_weights_is_the_anchor() {
     blocks.pairs = vec![pair(0, 1), pair(1, 2)];
     blocks.paths = vec![vec![0], vec![0, 1]];
     let images = images(40);
-    let stitched = learn(&blocks, &images, OPTIONS, &|| ()).expect("learned");
+    let stitched = learn(&blocks, &images, OPTIONS, &|| ()).expect("learned").stitched;
     let names: Vec<&str> = stitched.paths.iter().map(|path| path.name.as_str()).collect();
     assert_eq!(names, ["a", "b", "c", "a.1>b.1", "a.1>b.1-2>c.2"]);
     let path = stitched.paths[4].segments.iter().map(|&segment| stitched.segments[segment].name.as_str());
@@ -131,7 +133,7 @@ fn both_legs_behind_a_stitch_get_the_means_of_their_anchors() {
     let pair = |front: usize, cut: usize| Pair { front, front_cut: cut, back: front + 1, back_cut: cut, layer: front };
     (blocks.pairs, blocks.paths) = (vec![pair(0, 1), pair(1, 2)], vec![vec![0, 1]]);
     let images = images(64);
-    let stitched = learn(&blocks, &images, OPTIONS, &|| ()).expect("learned");
+    let stitched = learn(&blocks, &images, OPTIONS, &|| ()).expect("learned").stitched;
     let corrected: Vec<&str> =
         stitched.paths[3].corrections.iter().map(|of| stitched.segments[of.segment].name.as_str()).collect();
     assert!(corrected.contains(&"b.1") && corrected.contains(&"c.2"), "{corrected:?}");
@@ -151,7 +153,9 @@ fn a_shared_layer_solves_the_problems_of_all_its_pairs_together() {
     let pair = |front_cut: usize, back_cut: usize| Pair { front: 0, front_cut, back: 1, back_cut, layer: 0 };
     (blocks.pairs, blocks.paths) = (vec![pair(1, 2), pair(2, 3)], vec![vec![0], vec![1]]);
     let images = images(20);
-    let stitched = learn(&blocks, &images, Options { ridge: 0.0, corrections: false }, &|| ()).expect("learned");
+    let stitched = learn(&blocks, &images, Options { ridge: Some(0.0), corrections: false, ..OPTIONS }, &|| ())
+        .expect("learned")
+        .stitched;
     let stitches: Vec<&Segment> = stitched.segments.iter().filter(|segment| segment.kind == Kind::Stitch).collect();
     assert_eq!(stitches.len(), 2, "a segment per pair of cuts");
     assert_eq!(stitches[0].nodes[0].op, stitches[1].nodes[0].op);
@@ -190,7 +194,7 @@ fn a_shared_layer_solves_the_problems_of_all_its_pairs_together() {
 fn blocks_of_an_anchor_compute_the_anchor() {
     let blocks = family(anchor("a", 3, 2), anchor("b", 7, 3));
     let images = images(16);
-    let stitched = learn(&blocks, &images, OPTIONS, &|| ()).expect("learned");
+    let stitched = learn(&blocks, &images, OPTIONS, &|| ()).expect("learned").stitched;
     for (path, anchor) in blocks.anchors.iter().enumerate() {
         assert_eq!(follow(&stitched, path, &images[0]), float::output(&anchor.graph, &images[0]));
     }
@@ -201,7 +205,7 @@ fn blocks_of_an_anchor_compute_the_anchor() {
 fn corrections_restore_the_mean_of_the_output() {
     let blocks = family(anchor("a", 3, 4), anchor("b", 8, 5));
     let images = images(64);
-    let stitched = learn(&blocks, &images, OPTIONS, &|| ()).expect("learned");
+    let stitched = learn(&blocks, &images, OPTIONS, &|| ()).expect("learned").stitched;
     assert!(!stitched.paths[2].corrections.is_empty());
     let means = |path: usize| -> Vec<f64> {
         let outputs: Vec<Vec<f32>> = images.iter().map(|image| follow(&stitched, path, image)).collect();
@@ -211,7 +215,7 @@ fn corrections_restore_the_mean_of_the_output() {
         assert!((found - expected).abs() < 1e-4, "{found} {expected}");
     }
     let without = Options { corrections: false, ..OPTIONS };
-    let plain = learn(&blocks, &images, without, &|| ()).expect("learned");
+    let plain = learn(&blocks, &images, without, &|| ()).expect("learned").stitched;
     assert!(plain.paths[2].corrections.is_empty());
     // Unseen images.
     let mut random = Random(7);
@@ -239,7 +243,8 @@ fn survives_dead_and_doubled_channels() {
     }
     for ridge in [0.0, 1e-6] {
         let blocks = family(front.clone(), anchor("b", 6, 7));
-        let stitched = learn(&blocks, &images(20), Options { ridge, corrections: true }, &|| ()).expect("learned");
+        let stitched =
+            learn(&blocks, &images(20), Options { ridge: Some(ridge), ..OPTIONS }, &|| ()).expect("learned").stitched;
         let output = follow(&stitched, 2, &images(1)[0]);
         assert!(output.iter().all(|value| value.is_finite()), "{output:?}");
     }
@@ -267,7 +272,7 @@ fn threads_change_nothing() {
     let blocks = family(anchor("a", 3, 1), anchor("b", 6, 2));
     let with = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
-        pool.install(|| learn(&blocks, &images(33), OPTIONS, &|| ()).expect("learned"))
+        pool.install(|| learn(&blocks, &images(33), OPTIONS, &|| ()).expect("learned").stitched)
     };
     let one = with(1);
     for threads in [2, 5] {
@@ -278,5 +283,122 @@ fn threads_change_nothing() {
         for (a, b) in one.paths.iter().zip(&many.paths) {
             assert_eq!(a.corrections, b.corrections, "{threads} threads");
         }
+    }
+}
+
+#[test]
+fn rounded_inputs_are_what_the_normal_equations_hold_for() {
+    let blocks = family(anchor("a", 3, 4), anchor("b", 4, 5));
+    let images = images(40);
+    let options = Options { ridge: Some(0.0), corrections: false, rounded: true, ..OPTIONS };
+    let stitched = learn(&blocks, &images, options, &|| ()).expect("learned").stitched;
+    let stitch = stitched.segments.last().expect("a stitch");
+    let at = |anchor: usize, image: &[f32]| {
+        stitched.paths[anchor].segments[..2].iter().fold(image.to_vec(), |values, &number| {
+            let segment = &stitched.segments[number];
+            float::run(&segment.nodes, &segment.tensors, segment.input, &values).swap_remove(segment.output)
+        })
+    };
+    let inputs: Vec<Vec<f32>> = images.iter().map(|image| at(0, image)).collect();
+    // Of 40 images, those below the 37th largest maximum set the range (a ReLU's least is 0).
+    let mut most: Vec<f32> = inputs.iter().map(|x| x.iter().copied().fold(0.0, f32::max)).collect();
+    most.sort_by(f32::total_cmp);
+    let step = f64::from(most[37]) / 255.0;
+    let rounded = |value: f32| (f64::from(value) / step).round().min(255.0) * step;
+    let product = |number: &dyn Fn(f32) -> f64| {
+        let (mut sum, mut size) = ([0.0; 4], 0.0);
+        for (x, image) in inputs.iter().zip(&images) {
+            let x: Vec<f32> = x.iter().map(|&value| number(value) as f32).collect();
+            let found = float::run(&stitch.nodes, &stitch.tensors, 0, &x).swap_remove(1);
+            for (position, (y, found)) in at(1, image).chunks(4).zip(found.chunks(4)).enumerate() {
+                for channel in 0..4 {
+                    let of = f64::from(y[channel] - found[channel]) * f64::from(x[3 * position]);
+                    (sum[channel], size) = (sum[channel] + of, size + of.abs());
+                }
+            }
+        }
+        sum.into_iter().fold(0.0f64, |most, sum| most.max(sum.abs())) / size
+    };
+    let (on_rounded, on_exact) = (product(&rounded), product(&|value| f64::from(value)));
+    assert!(on_rounded < 1e-6 && on_exact > 10.0 * on_rounded, "{on_rounded} {on_exact}");
+}
+
+#[test]
+fn the_ridge_is_the_one_with_the_least_error_on_held_out_images() {
+    // Sixteen images: so few that a wide stitch would fit noise.
+    let blocks = family(anchor("a", 24, 4), anchor("b", 6, 5));
+    let images = images(16);
+    let of = |ridge| {
+        let options = Options { ridge, rounded: true, ..OPTIONS };
+        learn(&blocks, &images, options, &|| ()).expect("learned").fits.remove(0)
+    };
+    let chosen = of(None);
+    let tried: Vec<fit::Fit> = [1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1].map(|ridge| of(Some(ridge))).into();
+    let best = tried.iter().min_by(|a, b| a.held_out_error.total_cmp(&b.held_out_error)).expect("some");
+    assert_eq!(&chosen, best);
+    assert!(tried.iter().any(|other| other.held_out_error > 1.001 * chosen.held_out_error), "{tried:?}");
+    assert_eq!(chosen.stitches, ["a.2>b.2"]);
+    assert!((0.0..1.0).contains(&chosen.held_out_error), "{chosen:?}");
+}
+
+#[test]
+fn a_singular_system_is_told_with_its_stitch() {
+    let mut front = anchor("a", 4, 6);
+    // Channel 0 is dead where the stitch leaves, as ReLUs leave channels.
+    for node in &mut front.nodes[..4] {
+        if let Op::Conv { weights, bias, .. } = &mut node.op {
+            weights.index_axis_mut(ndarray::Axis(0), 0).fill(0.0);
+            bias[0] = 0.0;
+        }
+    }
+    let note = |front: Graph, ridge| {
+        let options = Options { ridge, ..OPTIONS };
+        learn(&family(front, anchor("b", 6, 7)), &images(20), options, &|| ()).expect("learned").fits[0].note()
+    };
+    let told = "stitch a.2>b.2: singular, 1 of 4 inputs are idle or follow from others;";
+    assert_eq!(note(front.clone(), Some(1e-3)), Some(format!("{told} solved with ridge 1e-3")));
+    assert_eq!(note(front, Some(0.0)), Some(format!("{told} left out with weight 0")));
+    assert_eq!(note(anchor("a", 4, 1), None), None);
+}
+
+#[test]
+fn relative_maps_join_equal_anchors_as_the_identity_does() {
+    // The same network with its channels in another order: cosines are equal, so the map is the order.
+    let (front, mut back) = (anchor("a", 5, 1), anchor("b", 5, 1));
+    let order = [3, 0, 4, 1, 2];
+    for (position, node) in back.nodes.iter_mut().enumerate() {
+        let Op::Conv { weights, bias, .. } = &mut node.op else { continue };
+        if position > 0 {
+            *weights = weights.select(ndarray::Axis(3), &order);
+        }
+        if bias.len() == 5 {
+            *weights = weights.select(ndarray::Axis(0), &order);
+            *bias = order.iter().map(|&channel| bias[channel]).collect();
+        }
+    }
+    let images = images(40);
+    let options = Options { start: Start::Relative, corrections: false, ..OPTIONS };
+    let found = learn(&family(front, back), &images, options, &|| ()).expect("learned");
+    assert!(found.fits.is_empty());
+    for image in &images {
+        let (path, anchor) = (follow(&found.stitched, 2, image), follow(&found.stitched, 1, image));
+        assert!(distance(&path, &anchor) < 1e-3, "{path:?} {anchor:?}");
+    }
+}
+
+#[test]
+fn more_images_than_a_batch_are_one_problem() {
+    let blocks = family(anchor("a", 3, 4), anchor("b", 4, 5));
+    let images = images(BATCH + 40);
+    let options = Options { ridge: Some(0.0), corrections: false, ..OPTIONS };
+    let whole = learn(&blocks, &images, options, &|| ()).expect("learned").stitched;
+    let reversed: Vec<Vec<f32>> = images.into_iter().rev().collect();
+    let other = learn(&blocks, &reversed, options, &|| ()).expect("learned").stitched;
+    let weights = |stitched: &Stitched| match &stitched.segments.last().expect("a stitch").nodes[0].op {
+        Op::Conv { weights, .. } => weights.clone(),
+        op => panic!("{op:?}"),
+    };
+    for (a, b) in weights(&whole).iter().zip(&weights(&other)) {
+        assert!((a - b).abs() < 1e-5, "{a} {b}");
     }
 }

@@ -6,6 +6,7 @@ use plan::Image;
 
 use crate::cut::Blocks;
 use crate::emit::Measured;
+use crate::learn::fit::Fit;
 use crate::network::{Calibrated, Placed, Quantized, Stitched};
 
 /// Cuts, blocks and pairs as text.
@@ -37,8 +38,15 @@ pub(super) fn print_blocks(blocks: &Blocks) -> String {
     text
 }
 
-pub(super) fn print_stitched(stitched: &Stitched) -> String {
+pub(super) fn print_stitched(stitched: &Stitched, fits: &[Fit]) -> String {
     let mut text = String::new();
+    for Fit { stitches, ridge, held_out_error, inputs, dependent } in fits {
+        let _ = writeln!(
+            text,
+            "stitch {}: ridge {ridge:e}, error {held_out_error:.4} on held-out images, {dependent} of {inputs} inputs dependent",
+            stitches.join(", ")
+        );
+    }
     for path in &stitched.paths {
         let segments: Vec<&str> = path.segments.iter().map(|&s| &stitched.segments[s].name[..]).collect();
         let _ = writeln!(text, "{}: {} corrections; {}", path.name, path.corrections.len(), segments.join(" "));

@@ -2,42 +2,59 @@
 
 use super::{Facts, millions};
 
+/// One config of some images.
+pub(super) struct Curve<'a> {
+    pub macs: u64,
+    pub anchor: bool,
+    pub name: &'a str,
+    /// Per image; none where it lacks the config.
+    pub scores: Vec<Option<f64>>,
+}
+
+/// The configs of all images, cheapest first.
+pub(super) fn configs<'a>(images: &[(&str, &'a Facts)]) -> Vec<Curve<'a>> {
+    let mut configs: Vec<Curve<'a>> = vec![];
+    for row in images.iter().flat_map(|(_, facts)| &facts.rows) {
+        if !configs.iter().any(|config| config.name == row.name) {
+            let score = |facts: &Facts| facts.rows.iter().find(|other| other.name == row.name).map(|row| row.score);
+            let scores = images.iter().map(|(_, facts)| score(facts)).collect();
+            configs.push(Curve { macs: row.macs, anchor: row.anchor, name: &row.name, scores });
+        }
+    }
+    configs.sort_by_key(|config| (config.macs, !config.anchor, config.name));
+    configs
+}
+
+/// How many stitched configs all images have, and their mean score per image; none if there is none.
+pub(super) fn means(configs: &[Curve<'_>]) -> Option<(usize, Vec<f64>)> {
+    let common = configs.iter().filter(|config| !config.anchor);
+    let common: Vec<Vec<f64>> = common.filter_map(|config| config.scores.iter().copied().collect()).collect();
+    let images = common.first()?.len();
+    let mean = |image: usize| common.iter().map(|scores| scores[image]).sum::<f64>() / common.len() as f64;
+    Some((common.len(), (0..images).map(mean).collect()))
+}
+
 /// A Markdown table with one row per config of any image, cheapest first, and one column of scores per image; `–` where
 /// an image lacks the config. The last row is the mean of the stitched configs that all images have.
 #[must_use]
 pub fn curves(images: &[(&str, &Facts)]) -> String {
-    let mut configs: Vec<(u64, bool, &str)> = vec![];
-    for (_, facts) in images {
-        for row in &facts.rows {
-            if !configs.iter().any(|(_, _, name)| *name == row.name) {
-                configs.push((row.macs, !row.anchor, &row.name));
-            }
-        }
-    }
-    configs.sort_unstable();
-    let score = |facts: &Facts, name: &str| facts.rows.iter().find(|row| row.name == name).map(|row| row.score);
-    let columns = |cell: &dyn Fn(&Facts) -> String| -> String {
-        images.iter().map(|(_, facts)| format!(" {} |", cell(facts))).collect()
-    };
     let heads: String = images.iter().map(|(head, _)| format!(" {head} |")).collect();
     let mut text = format!("| config | MACs |{heads}\n|---|---:|{}\n", "---:|".repeat(images.len()));
-    for (macs, _, name) in &configs {
-        let cell = |facts: &Facts| score(facts, name).map_or("–".into(), |score| format!("{score:.2} %"));
-        text += &format!("| {name} | {} |{}\n", millions(*macs), columns(&cell));
+    let configs = configs(images);
+    for Curve { macs, name, scores, .. } in &configs {
+        let cells: String = scores.iter().map(|score| format!(" {} |", cell(*score))).collect();
+        text += &format!("| {name} | {} |{cells}\n", millions(*macs));
     }
-    let common: Vec<&str> = configs
-        .iter()
-        .filter(|(_, stitched, name)| *stitched && images.iter().all(|(_, facts)| score(facts, name).is_some()))
-        .map(|(_, _, name)| *name)
-        .collect();
-    if !common.is_empty() {
-        let mean = |facts: &Facts| {
-            let sum: f64 = common.iter().filter_map(|name| score(facts, name)).sum();
-            format!("{:.2} %", sum / common.len() as f64)
-        };
-        text += &format!("| *mean of {} stitched configs* | |{}\n", common.len(), columns(&mean));
+    if let Some((count, means)) = means(&configs) {
+        let cells: String = means.iter().map(|mean| format!(" {mean:.2} % |")).collect();
+        text += &format!("| *mean of {count} stitched configs* | |{cells}\n");
     }
     text
+}
+
+/// A score, or that there is none.
+pub(super) fn cell(score: Option<f64>) -> String {
+    score.map_or("–".into(), |score| format!("{score:.2} %"))
 }
 
 #[cfg(test)]
@@ -83,5 +100,9 @@ mod tests {
              | c>d | 1.00 M | 60.00 % | – |\n| a>b | 2.00 M | 70.00 % | 80.50 % |\n| large | 3.00 M | 90.00 % | 90.00 % |\n\
              | *mean of 1 stitched configs* | | 70.00 % | 80.50 % |\n"
         );
+        let page = crate::report::beside(&[("before", &one), ("<after>", &two)]);
+        assert_eq!(page.matches("<svg").count(), 1);
+        assert_eq!(page.matches("before").count(), 3, "lead, legend and table");
+        assert!(page.contains("&lt;after&gt;") && page.contains("80.50 %") && !page.contains("<script"));
     }
 }

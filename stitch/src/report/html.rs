@@ -4,7 +4,8 @@ use std::fmt::Write;
 
 use simulator::Replay;
 
-use super::{Facts, HEADS, cells, grouped, kib, milliseconds, plot};
+use super::curves::{cell, configs as configs_of};
+use super::{Facts, HEADS, cells, grouped, kib, millions, milliseconds, plot};
 
 const STYLE: &str = include_str!("style.css");
 
@@ -12,11 +13,7 @@ const STYLE: &str = include_str!("style.css");
 #[must_use]
 pub fn html(facts: &Facts, replay: Option<&Replay>) -> String {
     let name = escape(&facts.name);
-    let mut page = format!(
-        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <title>{name} · stitchnet</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n"
-    );
+    let mut page = head(&name);
     let _ = writeln!(
         page,
         "<header><p class=\"kicker\">stitchnet image</p><h1>{name}</h1>\
@@ -53,6 +50,43 @@ pub fn html(facts: &Facts, replay: Option<&Replay>) -> String {
     }
     page.push_str("</ul></section>\n</main>\n</body>\n</html>\n");
     page
+}
+
+/// The page of some images whose stitches were learned in different ways, side by side.
+#[must_use]
+pub fn beside(images: &[(&str, &Facts)]) -> String {
+    let names: Vec<String> = images.iter().map(|(name, _)| escape(name)).collect();
+    let family = images.first().map_or(String::new(), |(_, facts)| escape(&facts.name));
+    let mut page = head(&family);
+    let _ = writeln!(
+        page,
+        "<header><p class=\"kicker\">stitchnet images</p><h1>{family}</h1>\
+         <p class=\"lead\">The same configs, learned in different ways: {}.</p></header>",
+        names.join(", ")
+    );
+    let caption = "Score with the integers that the device uses. Diamonds are anchors, and the lines lead from one to the next; \
+                   the other marks are stitched configs. A mark at the lower edge lies below it.";
+    figure(&mut page, "What a way of learning buys", &plot::curves(images), caption);
+    page.push_str("<section><h2>Configs</h2>\n<div class=\"scroll\"><table>\n<thead><tr><th>config</th><th>MACs</th>");
+    names.iter().for_each(|name| page.push_str(&format!("<th>{name}</th>")));
+    page.push_str("</tr></thead>\n<tbody>\n");
+    for config in configs_of(images) {
+        let class = if config.anchor { "anchor" } else { "frontier" };
+        let cells: String = config.scores.iter().map(|score| format!("<td>{}</td>", cell(*score))).collect();
+        let (name, macs) = (escape(config.name), millions(config.macs));
+        let _ = writeln!(page, "<tr class=\"{class}\"><td>{name}</td><td>{macs}</td>{cells}</tr>");
+    }
+    page.push_str("</tbody></table></div></section>\n</main>\n</body>\n</html>\n");
+    page
+}
+
+/// Up to the first heading.
+fn head(name: &str) -> String {
+    format!(
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <title>{name} · stitchnet</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n"
+    )
 }
 
 fn tiles(page: &mut String, facts: &Facts) {

@@ -10,7 +10,7 @@ use plan::{ConfigId, Image, OpId};
 use crate::frontier::beats;
 
 pub use curves::curves;
-pub use html::html;
+pub use html::{beside, html};
 pub use table::{markdown, table};
 
 /// One config.

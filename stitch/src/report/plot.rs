@@ -2,6 +2,7 @@
 //!
 //! Colours are Okabe and Ito's, which stay apart for colour-blind eyes; shapes say the same as colours do.
 
+mod curves;
 mod frontier;
 mod label;
 mod timeline;
@@ -9,6 +10,7 @@ mod timeline;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
+pub(super) use curves::curves;
 pub(super) use frontier::{Price, frontier};
 pub(super) use timeline::timeline;
 

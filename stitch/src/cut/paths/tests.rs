@@ -143,8 +143,9 @@ fn two_thousand_configs_are_listed_costed_and_placed_in_five_seconds() {
     assert_eq!((blocks.anchors.len() + blocks.paths.len(), blocks.more), (2_000, true));
 
     let images: Vec<Vec<f32>> = (0..16).map(|image| vec![image as f32 / 16.0; 8 * 8 * 3]).collect();
-    let options = learn::Options { ridge: 1e-3, corrections: false };
-    let stitched = learn::learn(&blocks, &images, options, &|| ()).unwrap_or_else(|error| panic!("{error}"));
+    let options = learn::Options { ridge: Some(1e-3), corrections: false, ..learn::tests::OPTIONS };
+    let learned = learn::learn(&blocks, &images, options, &|| ());
+    let learn::Learned { stitched, .. } = learned.unwrap_or_else(|error| panic!("{error}"));
     let range = Extent { min: 0.0, max: 1.0 };
     let tensors = stitched.segments.iter().map(|segment| vec![range; segment.tensors.len()]).collect();
     let of_tensor = |[_, _, channels]: &[usize; 3]| vec![1.0; *channels];
