@@ -5,7 +5,7 @@
 //! cut where they touch one. Where that would cut values off, or the cuts differ, the operand is rescaled first.
 //! LayerNorms read int16, and residual streams towards them are int16 ([`elements`]).
 
-mod elements;
+pub(crate) mod elements;
 mod lower;
 mod numbers;
 mod ranges;

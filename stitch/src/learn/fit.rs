@@ -6,9 +6,8 @@
 //! `B W x = A x`. No error of `y` is ever looked at, which makes it a baseline of what the networks agree on by
 //! themselves. *Least squares* is the fit of `y` by `x`.
 //!
-//! `x` is what the device has at the cut: the anchor's values, rounded to the 256 steps of its range. Cuts of anchors with
-//! LayerNorms have 16 bits on the device, whose rounding is below what f32 activations differ by; they stay as they are. A
-//! layer that several pairs share is one problem over the positions of all of them.
+//! `x` is what the device has at the cut: the anchor's values, rounded to the 256 steps of its range, unless the cut has 16 bits.
+//! A layer that several pairs share is one problem over the positions of all of them.
 
 use std::collections::BTreeMap;
 
@@ -20,8 +19,8 @@ use super::{AnchorRun, ends};
 use crate::calibrate::covering;
 use crate::cut::Blocks;
 use crate::error::Error;
-use crate::graph::Op;
 use crate::network::{Extent, Stitched};
+use crate::quantize::elements;
 
 /// One image of so many is held out while a ridge is chosen; then it is fitted with the others.
 const HELD_OUT: usize = 4;
@@ -81,11 +80,12 @@ pub(super) struct LeastSquares<'a> {
 impl<'a> LeastSquares<'a> {
     /// Of no image yet; the `first` ones say what range a cut has, if its values are to be `rounded`.
     pub fn new(stitched: &'a Stitched, blocks: &'a Blocks, first: &[AnchorRun], rounded: bool) -> Result<Self, Error> {
+        let wide = elements::wide(stitched).cuts;
         let mut ranges = BTreeMap::new();
         let sums = || Sums { inputs: BTreeMap::new(), targets: vec![] };
         let mut parts = [sums(), sums()];
         for pair in &blocks.pairs {
-            let [(_, input), (_, output)] = ends(stitched, pair);
+            let [(number, input), (_, output)] = ends(stitched, pair);
             if input[..2] != output[..2] {
                 return Err(Error::Stage {
                     stage: "learn",
@@ -97,7 +97,7 @@ impl<'a> LeastSquares<'a> {
             }
             let cut = (pair.front, pair.front_cut);
             let range = || covering(first[cut.0].cuts[cut.1].iter().map(|values| extent(values)));
-            ranges.entry(cut).or_insert_with(|| (rounded && !has_norms(stitched, cut.0)).then(range));
+            ranges.entry(cut).or_insert_with(|| (rounded && !wide[number]).then(range));
             for Sums { inputs, targets } in &mut parts {
                 inputs.entry(cut).or_insert_with(|| Inputs::zero(input[2]));
                 targets.push(Targets::zero(input[2], output[2]));
@@ -232,12 +232,6 @@ fn directions(mut rows: Array2<f64>, mean: &Array1<f64>) -> Array2<f64> {
         row.mapv_inplace(|value| value / length.max(f64::MIN_POSITIVE));
     }
     rows
-}
-
-/// Whether an anchor is a transformer.
-fn has_norms(stitched: &Stitched, anchor: usize) -> bool {
-    let segments = stitched.paths[anchor].segments.iter().map(|&segment| &stitched.segments[segment]);
-    segments.flat_map(|segment| &segment.nodes).any(|node| matches!(node.op, Op::LayerNorm { .. }))
 }
 
 /// Least and largest value, and 0.

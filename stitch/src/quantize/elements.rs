@@ -8,13 +8,13 @@ use crate::graph::{Node, Op};
 use crate::network::Stitched;
 
 /// Which cuts, and which tensors of each segment, are int16.
-pub(super) struct Wide {
+pub(crate) struct Wide {
     pub cuts: Vec<bool>,
     pub tensors: Vec<Vec<bool>>,
 }
 
 /// Decides for a whole family: a cut is the same in every segment that touches it. Pixels and scores stay bytes.
-pub(super) fn wide(stitched: &Stitched) -> Wide {
+pub(crate) fn wide(stitched: &Stitched) -> Wide {
     let mut cuts = vec![false; stitched.cuts.len()];
     loop {
         let mut tensors = vec![];
