@@ -9,7 +9,10 @@ use std::time::Duration;
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput};
-use kernels::{Add, Conv, Element, Isa, Level, Pool, PoolKind, Requant, Shape, Window, conv_scratch};
+use kernels::{
+    Add, Attention, Conv, Element, Heads, Isa, LayerNorm, Level, Pool, PoolKind, Requant, Shape, Window,
+    attention_scratch, conv_scratch,
+};
 
 /// A convolution over a square map, padded so that stride 1 keeps its size.
 struct Case {
@@ -129,6 +132,54 @@ fn pools<I: Isa>(group: &mut BenchmarkGroup<'_, WallTime>, isa: I) {
     }
 }
 
+/// What a transformer of 64 positions and a class token adds: 96 channels, 3 heads.
+fn tokens<I: Isa>(group: &mut BenchmarkGroup<'_, WallTime>, isa: I) {
+    const TOKENS: u16 = 65;
+    const CHANNELS: u16 = 96;
+    let (positions, len) = (usize::from(TOKENS), usize::from(TOKENS) * usize::from(CHANNELS));
+    let map = |channels| Shape { height: 1, width: TOKENS, channels };
+    let heads = |first| Heads { first, per_head: 32, width: 32 };
+    let window = [1, TOKENS];
+    let op = Attention {
+        query_map: map(3 * CHANNELS),
+        key_map: map(3 * CHANNELS),
+        heads: 3,
+        query: heads(0),
+        key: heads(CHANNELS),
+        value: heads(2 * CHANNELS),
+        query_window: window,
+        key_window: window,
+        logit_multiplier: 1_500_000_000,
+        logit_shift: 34,
+        bias: &[],
+        mask: &[],
+        multiplier: 1_500_000_000,
+        shift: 44,
+        zero_point: 0,
+        min: -128,
+        max: 127,
+    };
+    let (values, mut output) = (paint(3 * len, u8::cast_signed), vec![0; len]);
+    let mut scratch = vec![0; attention_scratch(positions, 32)];
+    group.throughput(Throughput::Elements((2 * len * positions) as u64));
+    group.bench_function("attention 65x96, 3 heads", |bencher| {
+        bencher.iter(|| {
+            kernels::attention(isa, black_box(&op), &values, &values, &mut output, &mut scratch).expect("its lengths");
+            black_box(&mut output);
+        });
+    });
+    let (factor, offset) = (paint(2 * usize::from(CHANNELS), |value| value), vec![0; 4 * usize::from(CHANNELS)]);
+    let (factor, offset) = (&*factor, &*offset);
+    let op = LayerNorm { channels: CHANNELS, factor, factor_bits: 10, offset, epsilon: 1000, min: -128, max: 127 };
+    group.throughput(Throughput::Elements(len as u64));
+    group.bench_function("layer norm 65x96", |bencher| {
+        bencher.iter(|| {
+            kernels::layer_norm(isa, black_box(&op), black_box(&values[..2 * len]), &mut output).expect("its lengths");
+            black_box(&mut output);
+        });
+    });
+}
+
 fn every_kernel<I: Isa>(criterion: &mut Criterion, isa: I) {
     let mut group = criterion.benchmark_group(I::NAME);
     for case in &CASES {
@@ -136,6 +187,7 @@ fn every_kernel<I: Isa>(criterion: &mut Criterion, isa: I) {
     }
     addition(&mut group, isa);
     pools(&mut group, isa);
+    tokens(&mut group, isa);
     group.finish();
 }
 

@@ -42,8 +42,8 @@ const TRACT: [&str; 8] = [
 const EXEC: &str = "runtime/src/exec.rs";
 /// The one file beside it that calls kernels: their stopwatch, which names no record.
 const KERNEL_BENCH: &str = "benches/kernels.rs";
-/// What everyone may name of `kernels`: which instruction set, how much scratch a convolution needs, and the tests.
-const CHOICE: [&str; 6] = ["Isa", "Level", "arch", "cases", "conv_scratch", "with_isa"];
+/// What everyone may name of `kernels`: which instruction set, how much scratch an operation needs, and the tests.
+const CHOICE: [&str; 7] = ["Isa", "Level", "arch", "attention_scratch", "cases", "conv_scratch", "with_isa"];
 
 /// The folders that may use `unsafe`.
 const UNSAFE: [&str; 2] = ["kernels/src/arch/", "firmware/"];
