@@ -161,12 +161,21 @@ impl<'a, I: Isa> Engine<'a, I> {
     /// # Errors
     /// [`RunError::NotRunning`] before `begin` and after the last segment; [`RunError::Kernel`].
     pub fn step(&mut self) -> Result<Progress, RunError> {
+        self.step_watched(|_, _| ())
+    }
+
+    /// [`Engine::step`] that shows what each op wrote, as it lies in the arena: for tools that look inside a segment.
+    ///
+    /// # Errors
+    /// As [`Engine::step`].
+    pub fn step_watched(&mut self, mut watch: impl FnMut(OpId, &[i8])) -> Result<Progress, RunError> {
         let done = self.done.filter(|&done| done < self.record.segments).ok_or(RunError::NotRunning)?;
         let segment = self.image.segment(self.image.path_segment(&self.record, done));
         let view = View { len: self.arena.len(), mirrored: done % 2 == 1 };
         for op in segment.first_op..segment.first_op + segment.ops {
             let bias = self.overlay_bias(OpId(op));
-            exec::run(self.isa, &self.image, &segment, OpId(op), bias, view, self.arena)?;
+            let written = exec::run(self.isa, &self.image, &segment, OpId(op), bias, view, self.arena)?;
+            watch(OpId(op), written);
         }
         self.done = Some(done + 1);
         Ok(if done + 1 == self.record.segments { Progress::Done } else { Progress::Cut(segment.to) })

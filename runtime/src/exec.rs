@@ -10,16 +10,16 @@ use plan::{Image, Op, OpId, OpKind, Segment, Tensor, TensorId};
 use crate::arena::View;
 use crate::error::RunError;
 
-/// Runs op `id` of `segment`. `bias` replaces the op's own bias offset where the config says so.
-pub(crate) fn run<I: Isa>(
+/// Runs op `id` of `segment` and returns what it wrote. `bias` replaces the op's own bias offset where the config says so.
+pub(crate) fn run<'m, I: Isa>(
     isa: I,
     image: &Image<'_>,
     segment: &Segment,
     id: OpId,
     bias: Option<u32>,
     view: View,
-    arena: &mut [i8],
-) -> Result<(), RunError> {
+    arena: &'m mut [i8],
+) -> Result<&'m [i8], RunError> {
     let op = image.op(id);
     let place = |tensor: TensorId| view.range(segment, tensor, &image.tensor(tensor));
     let optional = |tensor: TensorId| if tensor.0 == NO_TENSOR { 0..0 } else { place(tensor) };
@@ -69,7 +69,7 @@ pub(crate) fn run<I: Isa>(
         OpKind::Rescale => kernels::rescale_tensor(isa, &rescale(image, &op, &from, &to), input, output),
         OpKind::Invalid(_) => return Err(refused),
     };
-    done.map_err(|_| refused)
+    done.map(|()| &*output).map_err(|_| refused)
 }
 
 fn shape(tensor: &Tensor) -> Shape {
