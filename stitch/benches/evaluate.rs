@@ -238,7 +238,7 @@ fn measure(space: &Space, rounds: usize) -> Result<bool, Box<dyn Error>> {
     })?;
     let calibrated = calibrate::calibrate(stitched.clone(), &images, &|| ());
     let pixels = Pixels { mean: vec![0.5; 3], std: vec![0.5; 3] };
-    let placed = place::place(quantize(&calibrated, &pixels)?)?;
+    let placed = place::place(quantize(&calibrated, &pixels, &[])?)?;
     let classes = (0..CLASSES).map(|class| class.to_string()).collect();
     let labels = Labels { family: space.name.into(), classes };
     let bytes = emit(&placed, &labels, &CostModel::cortex_m4f(), &Measured::default())?;

@@ -30,6 +30,9 @@ pub struct FamilySpec {
     /// Which stitches there are and how they are learned.
     #[serde(default)]
     pub stitch: StitchSpec,
+    /// What is not left to the compiler when it chooses integers.
+    #[serde(default)]
+    pub quantize: QuantizeSpec,
     /// What may ship.
     #[serde(default)]
     pub limits: Limits,
@@ -121,6 +124,14 @@ pub struct StitchSpec {
     pub start: Start,
     /// What `stitchnet train` learned: the weights of all segments; nothing is fitted then.
     pub learned: Option<PathBuf>,
+}
+
+/// What is not left to the compiler when it chooses integers.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct QuantizeSpec {
+    /// Tensors of 16 bits besides those that have to be, as `stitchnet report FAMILY --layers CONFIG` names them.
+    pub wide: Vec<String>,
 }
 
 /// Which configs a family has; [`crate::space`] lists them.

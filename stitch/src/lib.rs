@@ -17,6 +17,7 @@ pub mod frontier;
 pub mod graph;
 pub mod images;
 pub mod import;
+pub mod layers;
 pub mod learn;
 pub mod network;
 pub mod pipeline;

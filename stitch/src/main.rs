@@ -18,6 +18,7 @@ use clap::{Parser, Subcommand};
 use plan::Image;
 use stitch::cost_table::{CostTable, Margins};
 use stitch::family::FamilySpec;
+use stitch::layers::Text;
 use stitch::learn::Start;
 use stitch::pipeline::{self, Compiled, Stage};
 use stitch::report::{self, Facts, html, table};
@@ -70,10 +71,11 @@ enum Command {
     #[command(
         after_help = "Examples:\n  stitchnet report cifar.snet\n  stitchnet report cifar.snet --html report.html\n  \
             stitchnet report cifar.snet --max-loss 1.0\n  \
-            stitchnet report random.snet --beside cifar.snet --html beside.html"
+            stitchnet report random.snet --beside cifar.snet --html beside.html\n  \
+            stitchnet report models/cifar-cnn/family.toml --layers large"
     )]
     Report {
-        /// Image
+        /// Image; with --layers a family description
         image: PathBuf,
         /// Also write a page with pictures
         #[arg(long, value_name = "FILE")]
@@ -87,6 +89,12 @@ enum Command {
         /// Fail if integers cost any config more than so many points of its float score
         #[arg(long, value_name = "POINTS")]
         max_loss: Option<f64>,
+        /// Print how far each tensor of a config is from float, and what to do about the noisiest ones
+        #[arg(long, value_name = "CONFIG", conflicts_with_all = ["html", "markdown", "beside", "max_loss"])]
+        layers: Option<String>,
+        /// Test pictures behind --layers
+        #[arg(long, value_name = "COUNT", default_value = "16", requires = "layers")]
+        pictures: u16,
     },
     /// Score every config of an image on pictures, each shared start of their paths once
     #[command(after_help = score::EXAMPLES)]
@@ -186,7 +194,14 @@ fn run(command: Command) -> Result<()> {
             compile(&spec, &output, options, print)
         }
         Command::Train(arguments) => train::train(&arguments),
-        Command::Report { image, html: page, markdown, beside, max_loss } => {
+        Command::Report { image: family, layers: Some(config), pictures, .. } => {
+            let bars = Bars::new();
+            let layers = pipeline::layers(&family::read(&family)?, &config, pictures.into(), &bars);
+            bars.finish();
+            print!("{}", Text(&layers?));
+            Ok(())
+        }
+        Command::Report { image, html: page, markdown, beside, max_loss, .. } => {
             let facts = facts(&image)?;
             if !beside.is_empty() {
                 return compare(&[&[image], &beside[..]].concat(), page.as_deref());

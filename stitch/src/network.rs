@@ -198,6 +198,8 @@ pub struct IntegerSegment {
     pub to: usize,
     /// Shape and quantisation of each activation.
     pub tensors: Vec<([usize; 3], Quant)>,
+    /// The tensor of the float segment that each stands for; `None` for a copy in another quantisation.
+    pub stands_for: Vec<Option<usize>>,
     /// Ops in order.
     pub ops: Vec<IntegerOp>,
     /// Tensor that holds the cut `from`.

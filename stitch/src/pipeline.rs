@@ -12,9 +12,10 @@ use crate::evaluate::{FloatPaths, Scores};
 use crate::family::{AnchorSpec, FamilySpec, Limits, StitchSpec};
 use crate::graph::Graph;
 use crate::images::{ImageSet, Sheets};
+use crate::layers::Layer;
 use crate::network::{Placed, Stitched};
 use crate::quantize::Pixels;
-use crate::{calibrate, cut, emit, evaluate, frontier, import, learn, place, quantize, simplify, verify};
+use crate::{calibrate, cut, emit, evaluate, frontier, import, layers, learn, place, quantize, simplify, verify};
 
 /// Where a person sees how far it is.
 pub trait Progress: Sync {
@@ -119,13 +120,7 @@ pub fn compile(spec: &FamilySpec, options: Options, progress: &dyn Progress) -> 
         verify::float_path(&anchor.read()?, &blocks.graph, &data.samples)?;
     }
     begin(Stage::Learn, blocks.paths.len());
-    let (stitched, fits) = match &spec.stitch.learned {
-        Some(file) => (learned(spec, &blocks, file)?, vec![]),
-        None => {
-            let learn::Learned { stitched, fits } = fitted(spec, &blocks, &data.samples, &advance)?;
-            (stitched, fits)
-        }
-    };
+    let learn::Learned { stitched, fits } = stitched(spec, &blocks, &data.samples, &advance)?;
     fits.iter().filter_map(learn::fit::Fit::note).for_each(|note| progress.note(&note));
     stop_after!(Learn, text::print_stitched(&stitched, &fits));
     begin(Stage::Calibrate, stitched.paths.len());
@@ -133,7 +128,7 @@ pub fn compile(spec: &FamilySpec, options: Options, progress: &dyn Progress) -> 
     stop_after!(Calibrate, text::print_calibrated(&calibrated));
     begin(Stage::Quantize, 0);
     let pixels = Pixels { mean: spec.input.mean.clone(), std: spec.input.std.clone() };
-    let quantized = quantize::quantize(&calibrated, &pixels)?;
+    let quantized = quantize::quantize(&calibrated, &pixels, &spec.quantize.wide)?;
     stop_after!(Quantize, text::print_quantized(&quantized));
     begin(Stage::Place, 0);
     let mut placed = place::place(quantized)?;
@@ -156,6 +151,35 @@ pub fn compile(spec: &FamilySpec, options: Options, progress: &dyn Progress) -> 
     Ok(Compiled::Image(bytes))
 }
 
+/// How far each tensor of a config is from float, on the first test pictures: the stages up to `emit`, all configs kept.
+///
+/// # Errors
+/// The first stage that refuses; [`Error::Family`] if there is no such config.
+pub fn layers(spec: &FamilySpec, config: &str, pictures: usize, progress: &dyn Progress) -> Result<Vec<Layer>, Error> {
+    let begin = |stage: Stage, steps: usize| progress.stage(stage, steps as u64);
+    begin(Stage::Cut, 0);
+    let blocks = blocks(spec)?;
+    let data = Data::read(spec, pictures)?;
+    begin(Stage::Learn, blocks.paths.len());
+    let stitched = stitched(spec, &blocks, &data.samples, &|| progress.advance())?.stitched;
+    let names: Vec<&str> = stitched.paths.iter().map(|path| &path.name[..]).collect();
+    let Some(number) = names.iter().position(|&name| name == config) else {
+        return Err(Error::Family(format!("no config is called `{config}`; there are {}", names.join(", "))));
+    };
+    begin(Stage::Calibrate, stitched.paths.len());
+    let calibrated = calibrate::calibrate(stitched, &data.samples, &|| progress.advance());
+    begin(Stage::Quantize, 0);
+    let pixels = Pixels { mean: spec.input.mean.clone(), std: spec.input.std.clone() };
+    let quantized = quantize::quantize(&calibrated, &pixels, &spec.quantize.wide)?;
+    begin(Stage::Place, 0);
+    let placed = place::place(quantized)?;
+    let labels = Labels { family: spec.name.clone(), classes: spec.labels.clone() };
+    let bytes = emit::emit(&placed, &labels, &CostModel::cortex_m4f(), &Measured::default())?;
+    let test = data.test.batches(pictures, |_| true).next().transpose()?;
+    let pictures: Vec<Vec<u8>> = test.iter().flat_map(|set| (0..set.len()).map(|n| set.image(n).to_vec())).collect();
+    layers::layers(&calibrated, &placed.quantized, &bytes, number, &pixels, &pictures)
+}
+
 /// The family before any fine-tuning.
 ///
 /// # Errors
@@ -168,6 +192,19 @@ pub fn fitted(
 ) -> Result<learn::Learned, Error> {
     let StitchSpec { start, ridge, corrections, .. } = spec.stitch;
     learn::learn(blocks, samples, learn::Options { start, ridge, rounded: true, corrections }, advance)
+}
+
+/// The family with its stitches: as they were learned, or as they are fitted now.
+fn stitched(
+    spec: &FamilySpec,
+    blocks: &Blocks,
+    samples: &[Vec<f32>],
+    advance: &(dyn Fn() + Sync),
+) -> Result<learn::Learned, Error> {
+    match &spec.stitch.learned {
+        Some(file) => Ok(learn::Learned { stitched: learned(spec, blocks, file)?, fits: vec![] }),
+        None => fitted(spec, blocks, samples, advance),
+    }
 }
 
 /// The family as a file of learned weights has it.

@@ -29,13 +29,13 @@ pub struct Pixels {
     pub std: Vec<f32>,
 }
 
-/// Turns ranges into integers.
+/// Turns ranges into integers. `asked` names tensors that are int16 besides those that have to be, `segment:node`.
 ///
 /// # Errors
-/// [`Error::Stage`] naming the node whose numbers do not fit.
-pub fn quantize(calibrated: &Calibrated, pixels: &Pixels) -> Result<Quantized, Error> {
+/// [`Error::Stage`] naming the node whose numbers do not fit; [`Error::Family`] if a name is not there.
+pub fn quantize(calibrated: &Calibrated, pixels: &Pixels, asked: &[String]) -> Result<Quantized, Error> {
     let stitched = &calibrated.stitched;
-    let wide = elements::wide(stitched);
+    let wide = elements::wide_as_asked(stitched, asked)?;
     let of_cut = |(&extent, &wide): (_, &bool)| if wide { ranges::wide(extent) } else { ranges::narrow(extent) };
     let mut cuts: Vec<Quant> = calibrated.cuts.iter().zip(&wide.cuts).map(of_cut).collect();
     cuts[0] = ranges::of_pixels(pixels);

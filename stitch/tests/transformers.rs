@@ -2,9 +2,14 @@
 //! computes, as attention and norms on maps, and are cut where their blocks meet.
 
 use ndarray::Array4;
+use stitch::cost::CostModel;
+use stitch::emit::{Labels, Measured};
+use stitch::family::StitchSpec;
 use stitch::float_judge::Judge;
 use stitch::graph::{Clamp, Graph, Node, Op, Window};
-use stitch::{cut, float, import, simplify};
+use stitch::layers::Layer;
+use stitch::quantize::Pixels;
+use stitch::{calibrate, cut, emit, float, images, import, layers, learn, place, quantize, simplify, verify};
 use support::onnx::Attribute::{self, Int, Ints};
 use support::onnx::{Message, indices, integers, model, node, node_of_many, noise, tensor};
 
@@ -418,6 +423,55 @@ fn a_stitched_network_is_its_anchors_and_a_stitch() {
             let found = float::run(&suffix, &back.graph.tensors, enter.tensor, &middle[1]);
             let expected = judge.output(image).unwrap_or_else(|error| panic!("{a}, {b}: {error}"));
             close(&format!("{a} to {b}"), &found[back.graph.output], &expected);
+        }
+    }
+}
+
+/// A compiled network: what its integers differ from float by, tensor by tensor, on pictures of noise. The judge of the
+/// bytes is `agreed_outputs`: every instruction set of this machine, in arenas of two sizes.
+fn integer_layers(blocks: &cut::Blocks) -> Vec<Vec<Layer>> {
+    let shape = blocks.anchors[0].graph.tensors[blocks.anchors[0].graph.input];
+    let size = shape.iter().product::<usize>();
+    let pixels = Pixels { mean: vec![0.5; 3], std: vec![0.25; 3] };
+    let pictures: Vec<Vec<u8>> = noise(24 * size, 3)
+        .chunks(size)
+        .map(|picture| picture.iter().map(|value| ((value + 1.0) * 127.0) as u8).collect())
+        .collect();
+    let normal = |picture: &Vec<u8>| picture.iter().map(|&pixel| images::normalised(pixel, 0.5, 0.25)).collect();
+    let samples: Vec<Vec<f32>> = pictures[..16].iter().map(normal).collect();
+    let options = learn::Options { start: learn::Start::LeastSquares, ridge: None, rounded: true, corrections: true };
+    let learned = learn::learn(blocks, &samples, options, &|| ()).unwrap_or_else(|error| panic!("{error}"));
+    let calibrated = calibrate::calibrate(learned.stitched, &samples, &|| ());
+    let quantized = quantize::quantize(&calibrated, &pixels, &[]).unwrap_or_else(|error| panic!("{error}"));
+    let placed = place::place(quantized).unwrap_or_else(|error| panic!("{error}"));
+    let classes = blocks.anchors[0].graph.tensors[blocks.anchors[0].graph.output][2];
+    let labels = Labels { family: "test".into(), classes: (0..classes).map(|class| class.to_string()).collect() };
+    let bytes = emit::emit(&placed, &labels, &CostModel::cortex_m4f(), &Measured::default())
+        .unwrap_or_else(|error| panic!("{error}"));
+    let image = plan::Image::parse(&bytes).unwrap_or_else(|error| panic!("{error}"));
+    for config in (0..image.configs()).map(|number| image.config(plan::ConfigId(number))) {
+        let (name, peak, least) = (image.text(config.name), config.arena_bytes, config.live_bytes);
+        // Two of the steps to which sizes are rounded are nothing to a real network.
+        assert!(peak <= least + least / 20 + 32, "{name}: {peak} bytes, {least} are alive");
+    }
+    let input: Vec<i8> = pictures[16].iter().map(|&pixel| pixel as i8).collect();
+    verify::agreed_outputs(&image, &input).unwrap_or_else(|error| panic!("{error}"));
+    (0..placed.quantized.paths.len())
+        .map(|path| {
+            layers::layers(&calibrated, &placed.quantized, &bytes, path, &pixels, &pictures[16..])
+                .unwrap_or_else(|error| panic!("{error}"))
+        })
+        .collect()
+}
+
+#[test]
+fn a_family_of_transformers_in_integers_is_near_float_at_every_cut() {
+    let spec = StitchSpec { direction: cut::Direction::Both, ..StitchSpec::default() };
+    let families = [vec![graph(&vit(8, 0)), graph(&vit(12, BACK_SEED))], vec![graph(&swin())], vec![graph(&levit())]];
+    for graphs in families {
+        let blocks = cut::cut(graphs, &spec).unwrap_or_else(|error| panic!("{error}"));
+        for layer in integer_layers(&blocks).iter().flatten().filter(|layer| layer.cut) {
+            assert!(layer.cosine >= 0.99, "{}: {}", layer.name, layer.cosine);
         }
     }
 }

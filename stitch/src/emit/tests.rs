@@ -12,7 +12,7 @@ pub(crate) fn placed() -> Placed {
     let stitched = learn(&blocks, &images(32), OPTIONS, &|| ()).expect("learned").stitched;
     let calibrated = calibrate::calibrate(stitched, &images(32), &|| ());
     let pixels = Pixels { mean: vec![0.5; 3], std: vec![0.5; 3] };
-    place::place(quantize(&calibrated, &pixels).expect("quantised")).expect("placed")
+    place::place(quantize(&calibrated, &pixels, &[]).expect("quantised")).expect("placed")
 }
 
 fn labels() -> Labels {

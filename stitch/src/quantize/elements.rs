@@ -4,8 +4,9 @@
 //! residual stream adds up the rounding of every block. Both are int16: what a LayerNorm reads, and from there back
 //! through sums and movements to where the values were computed. Everything else is int8.
 
+use crate::error::Error;
 use crate::graph::{Node, Op};
-use crate::network::Stitched;
+use crate::network::{Segment, Stitched};
 
 /// Which cuts, and which tensors of each segment, are int16.
 pub(crate) struct Wide {
@@ -15,6 +16,28 @@ pub(crate) struct Wide {
 
 /// Decides for a whole family: a cut is the same in every segment that touches it. Pixels and scores stay bytes.
 pub(crate) fn wide(stitched: &Stitched) -> Wide {
+    spread_from(stitched, &[])
+}
+
+/// The same, with more tensors of 16 bits: `asked` names them, `segment:node`.
+///
+/// # Errors
+/// [`Error::Family`] if a name is not there.
+pub(super) fn wide_as_asked(stitched: &Stitched, asked: &[String]) -> Result<Wide, Error> {
+    let all = || stitched.segments.iter().flat_map(|segment| segment.nodes.iter().map(move |node| name(segment, node)));
+    match asked.iter().find(|asked| !all().any(|name| name == **asked)) {
+        Some(missing) => Err(Error::Family(format!(
+            "quantize.wide: no tensor is called `{missing}`; `stitchnet report FAMILY --layers CONFIG` lists them"
+        ))),
+        None => Ok(spread_from(stitched, asked)),
+    }
+}
+
+fn name(segment: &Segment, node: &Node) -> String {
+    format!("{}:{}", segment.name, node.name)
+}
+
+fn spread_from(stitched: &Stitched, asked: &[String]) -> Wide {
     let mut cuts = vec![false; stitched.cuts.len()];
     loop {
         let mut tensors = vec![];
@@ -22,6 +45,9 @@ pub(crate) fn wide(stitched: &Stitched) -> Wide {
         for segment in &stitched.segments {
             let mut wide = vec![false; segment.tensors.len()];
             (wide[segment.input], wide[segment.output]) = (cuts[segment.from], cuts[segment.to]);
+            for node in segment.nodes.iter().filter(|node| asked.contains(&name(segment, node))) {
+                wide[node.output] = true;
+            }
             while segment.nodes.iter().rev().any(|node| spread(node, &mut wide)) {}
             more[segment.from] |= wide[segment.input];
             more[segment.to] |= wide[segment.output];

@@ -64,11 +64,13 @@ pub(super) fn lower(known: &Known<'_>) -> Result<(IntegerSegment, Vec<Option<Con
             _ => lowering.node(node)?,
         }
     }
+    let own = segment.tensors.len();
     let integers = IntegerSegment {
         kind: segment.kind,
         name: segment.name.clone(),
         from: segment.from,
         to: segment.to,
+        stands_for: (0..lowering.tensors.len()).map(|tensor| Some(tensor).filter(|&tensor| tensor < own)).collect(),
         tensors: lowering.tensors,
         ops: lowering.ops,
         input: segment.input,
@@ -114,6 +116,7 @@ fn drop_unused(mut segment: IntegerSegment) -> IntegerSegment {
     }
     (segment.input, segment.output) = (new(segment.input), new(segment.output));
     segment.tensors = kept.iter().map(|&tensor| segment.tensors[tensor]).collect();
+    segment.stands_for = kept.iter().map(|&tensor| segment.stands_for[tensor]).collect();
     segment
 }
 

@@ -11,7 +11,7 @@ use crate::emit::{Labels, Measured, emit};
 use crate::graph::{Attention, Clamp, Function, Heads, PoolKind, Window};
 use crate::learn::tests::Random;
 use crate::network::{Cut, Extent, Kind, Path, Segment};
-use crate::{float, place, verify};
+use crate::{float, layers, place, verify};
 
 const INPUT: [usize; 3] = [9, 8, 3];
 
@@ -69,7 +69,7 @@ fn calibrated(ops: Vec<(Op, Vec<usize>, [usize; 3])>, inputs: &[Vec<f32>]) -> Ca
 }
 
 fn compile(calibrated: &Calibrated) -> (Quantized, Vec<u8>) {
-    let quantized = quantize(calibrated, &pixels()).expect("quantised");
+    let quantized = quantize(calibrated, &pixels(), &[]).expect("quantised");
     let placed = place::place(quantized.clone()).expect("placed");
     let labels = Labels { family: "test".into(), classes: vec!["one".into()] };
     let bytes = emit(&placed, &labels, &CostModel::cortex_m4f(), &Measured::default()).expect("emitted");
@@ -288,7 +288,7 @@ fn attention_with_keys_and_values_of_two_maps_is_refused_by_name() {
     let (_, values): (Vec<_>, Vec<_>) = inputs(1).into_iter().unzip();
     let same = conv(&mut Random(1), [3, 3], window(1, 1, [0; 4]), 1, Clamp::NONE);
     let ops = vec![(same, vec![0], INPUT), (attention(1), vec![0, 0, 1], [9, 8, 1])];
-    let error = quantize(&calibrated(ops, &values), &pixels()).expect_err("refused").to_string();
+    let error = quantize(&calibrated(ops, &values), &pixels(), &[]).expect_err("refused").to_string();
     assert_eq!(error, "quantize: node `node1`: attention with keys and values in two maps does not fit the image");
 }
 
@@ -354,4 +354,30 @@ fn every_op_of_a_transformer_is_within_its_roundings_of_float() {
         let found = worst(&calibrated(ops, &reals), &inputs);
         assert!(found <= steps, "{name}: {found} steps from float, {steps} allowed");
     }
+}
+
+#[test]
+fn a_tensor_of_16_bits_is_nearer_to_float_and_a_name_that_is_not_there_is_refused() {
+    let inputs = inputs(31);
+    let reals: Vec<Vec<f32>> = inputs.iter().map(|input| input.1.clone()).collect();
+    let random = &mut Random(5);
+    let ops = vec![
+        (conv(random, [3, 8], window(1, 1, [0; 4]), 1, Clamp::NONE), vec![0], [9, 8, 8]),
+        (Op::Add { clamp: Clamp::NONE }, vec![1, 1], [9, 8, 8]),
+    ];
+    let network = calibrated(ops, &reals);
+    let picture: Vec<u8> = (0..216).map(|index| (index * 7 % 251) as u8).collect();
+    let noise = |asked: &[String]| -> Result<f64, Error> {
+        let placed = place::place(quantize(&network, &pixels(), asked)?)?;
+        let labels = Labels { family: "test".into(), classes: vec!["one".into()] };
+        let bytes = emit(&placed, &labels, &CostModel::cortex_m4f(), &Measured::default())?;
+        let found = layers::layers(&network, &placed.quantized, &bytes, 0, &pixels(), std::slice::from_ref(&picture))?;
+        assert_eq!((found.len(), &found[0].name[..]), (2, "a.0:node0"));
+        Ok(found[0].ratio)
+    };
+    let (narrow, wide) = (noise(&[]).expect("int8"), noise(&["a.0:node0".into()]).expect("int16"));
+    // Pixels are rounded too, so 16 bits of the result are not worth all of their 48 decibels.
+    assert!(narrow > 30.0 && wide > narrow + 2.0, "{narrow} dB in int8, {wide} dB in int16");
+    let error = noise(&["a.0:node7".into()]).expect_err("refused").to_string();
+    assert!(error.contains("no tensor is called `a.0:node7`"), "{error}");
 }

@@ -152,7 +152,7 @@ fn two_thousand_configs_are_listed_costed_and_placed_in_five_seconds() {
     let channels = stitched.segments.iter().map(|segment| segment.tensors.iter().map(of_tensor).collect()).collect();
     let cuts = vec![range; stitched.cuts.len()];
     let pixels = Pixels { mean: vec![0.5; 3], std: vec![0.25; 3] };
-    let quantized = quantize::quantize(&Calibrated { stitched, tensors, channels, cuts }, &pixels);
+    let quantized = quantize::quantize(&Calibrated { stitched, tensors, channels, cuts }, &pixels, &[]);
 
     let begin = Instant::now();
     let mut placed = place::place(quantized.unwrap_or_else(|error| panic!("{error}"))).expect("it fits an arena");
