@@ -153,6 +153,7 @@ impl Bench {
             }
         }
         self.bar("switch", changes, most, written);
+        other.copy_from_slice(arena);
         let mut engine = Engine::new(Dsp, self.image, arena)?;
         let mut most = 0;
         for config in self.configs() {
