@@ -53,9 +53,8 @@ fn anchors<I: Isa>(criterion: &mut Criterion, image: Image<'_>, isa: I) {
     // The least that criterion takes: a run may last a tenth of a second.
     group.sample_size(10);
     for id in (0..image.meta().anchors).map(ConfigId) {
-        let config = image.config(id);
-        group.throughput(Throughput::Elements(config.macs));
-        group.bench_function(image.text(config.name), |bencher| {
+        group.throughput(Throughput::Elements(image.macs(&image.config(id))));
+        group.bench_function(image.config_name(id).to_string(), |bencher| {
             bencher.iter(|| {
                 engine.input_mut().copy_from_slice(black_box(&input));
                 black_box(engine.run_config(id).expect("a parsed image runs"));

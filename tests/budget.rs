@@ -390,9 +390,6 @@ fn the_async_form_yields_at_every_cut_and_can_be_dropped() {
 fn priced(cost: Cost) -> Vec<u8> {
     let mut writer: ImageWriter = sample::writer();
     writer.costs.fill(cost);
-    for config in &mut writer.configs {
-        config.ticks = cost.ticks * u32::from(config.segments);
-    }
     writer.finish()
 }
 

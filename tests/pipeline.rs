@@ -115,7 +115,7 @@ fn configs_of_two_stitches_are_compiled_and_shared_layers_stored_once() {
     assert_eq!([count(0), count(1), count(2), count(3)], [3, 7, 6, 0]);
     assert!(ids().filter(|&id| stitches(id).len() == 2).all(|id| image.config(id).overlays > 0), "no correction");
     let weights = |name: &str| {
-        let id = ids().find(|&id| image.text(image.config(id).name) == name).unwrap_or_else(|| panic!("no {name}"));
+        let id = ids().find(|&id| image.config_name(id).to_string() == name).unwrap_or_else(|| panic!("no {name}"));
         let op = plan::OpId(image.segment(stitches(id)[0]).first_op);
         (stitches(id)[0], image.op(op).weights)
     };

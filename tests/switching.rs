@@ -13,12 +13,11 @@ const TWIN: ConfigId = ConfigId(3);
 fn with_a_twin(overlays: &[Overlay]) -> Vec<u8> {
     let mut writer: ImageWriter = sample::writer();
     let mut twin = writer.configs[STITCHED.index()];
-    let start = usize::from(twin.first_segment);
-    let path = writer.path[start..start + usize::from(twin.segments)].to_vec();
-    twin.first_segment = writer.path.len() as u16;
+    let sample = writer.finish();
+    let path: Vec<_> = Image::parse(&sample).expect("the sample is valid").path(&twin).collect();
+    twin.first_run = writer.put_path(&path);
     twin.first_overlay = writer.overlays.len() as u16;
     twin.overlays = overlays.len() as u16;
-    writer.path.extend(path);
     writer.overlays.extend(overlays);
     writer.configs.push(twin);
     writer.meta.test_outputs = writer.put(&[0; 8]);

@@ -35,7 +35,7 @@ rules! {
     SectionKnown = 7, "A section that is not marked optional is known.";
     SectionOnce = 8, "Every section appears exactly once.";
     SectionPlace = 9, "Sections are aligned, in order, apart, inside the image, and hold whole records.";
-    RecordCount = 10, "A section has at least one record where one is needed, and at most 65,535.";
+    RecordCount = 10, "A section has at least one record where one is needed, and at most 65,535; paths have 2^20 segments.";
     KindKnown = 11, "Kinds are known and reserved fields are zero.";
     Reference = 12, "Numbers and ranges point inside their section; tables and names are at most 16 times the data.";
     TensorShape = 13, "A tensor and a cut have at least one byte and fewer than 2^31.";
@@ -46,8 +46,8 @@ rules! {
     Placement = 18, "Live tensors and scratch are aligned, apart and inside the segment's peak.";
     SegmentEnds = 19, "A segment's first and last tensors are those of its cuts and lie at the two ends.";
     Costs = 20, "There is one cost per target and segment; no bound is below its prediction; a second has ticks.";
-    Path = 21, "A config is a chain of segments, none twice, from the input cut to the output cut.";
-    ConfigCost = 22, "A config's cost and arena are those of its segments, and the image's arena is enough.";
+    Path = 21, "A config is a chain of segments, none twice, in the longest runs, from the input cut to the output cut.";
+    ConfigCost = 22, "A config's arena is that of its segments, and the image's is enough; no score is above 10,000.";
     OverlayOrder = 23, "Overlays name convolutions of their path, and their step, in the order in which they run.";
     SelfTest = 24, "The self test has one input and one output per config.";
     Text = 25, "Names are UTF-8 and there is one label per class.";

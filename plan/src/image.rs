@@ -1,5 +1,7 @@
 //! [`Image`]: parse once, then read without failure.
 
+use core::fmt;
+
 use crate::bytes::{Field, checksum};
 use crate::error::{ImageError, Rule, Section};
 use crate::layout::{
@@ -7,8 +9,8 @@ use crate::layout::{
     TARGET_CLASS_PORTABLE,
 };
 use crate::record::{
-    Attention, Config, ConfigId, Cost, Cut, CutId, Meta, Op, OpId, Overlay, Range, Segment, SegmentId, Target,
-    TargetId, Tensor, TensorId,
+    Attention, Config, ConfigId, Cost, Cut, CutId, Meta, Op, OpId, Overlay, Range, Run, Segment, SegmentId,
+    SegmentKind, Target, TargetId, Tensor, TensorId,
 };
 use crate::validate;
 
@@ -37,7 +39,7 @@ pub(crate) fn record_len(section: Section) -> usize {
         Section::Ops => Op::LEN,
         Section::Segments => Segment::LEN,
         Section::Configs => Config::LEN,
-        Section::Path => SegmentId::LEN,
+        Section::Path => Run::LEN,
         Section::Overlays => Overlay::LEN,
         Section::Targets => Target::LEN,
         Section::Costs => Cost::LEN,
@@ -157,22 +159,98 @@ impl<'a> Image<'a> {
     /// Segment number `step` of a config's path.
     #[must_use]
     pub fn path_segment(&self, config: &Config, step: u16) -> SegmentId {
-        self.record(Section::Path, usize::from(config.first_segment) + usize::from(step))
+        let mut left = step;
+        for index in usize::from(config.first_run)..self.runs() {
+            let Run { first, segments } = self.run(index);
+            if left < segments {
+                return SegmentId(first.0.saturating_add(left));
+            }
+            left -= segments;
+        }
+        SegmentId(0)
     }
 
     /// The segments of a path, in order.
     pub fn path(&self, config: &Config) -> impl Iterator<Item = SegmentId> + Clone + use<'a> {
         let image = *self;
-        let config = *config;
-        (0..config.segments).map(move |step| image.path_segment(&config, step))
+        (usize::from(config.first_run)..self.runs())
+            .map(move |index| image.run(index))
+            .flat_map(|run| (0..run.segments).map(move |step| SegmentId(run.first.0.saturating_add(step))))
+            .take(config.segments.into())
     }
 
-    /// The first `steps` segment numbers of a config as they are stored, two bytes each: equal bytes, equal path.
+    /// Whether two configs have the same first `steps` segments. Runs are as long as they can be, so two equal paths
+    /// have equal runs.
     #[must_use]
-    pub fn path_prefix(&self, config: &Config, steps: u16) -> &'a [u8] {
-        let start = usize::from(config.first_segment) * SegmentId::LEN;
-        let len = usize::from(steps) * SegmentId::LEN;
-        self.section(Section::Path).get(start..start + len).unwrap_or_default()
+    pub fn same_path(&self, a: &Config, b: &Config, steps: u16) -> bool {
+        if steps > a.segments.min(b.segments) {
+            return false;
+        }
+        let (mut index, mut left) = (0, steps);
+        while left > 0 {
+            let [of_a, of_b] = [a, b].map(|config| self.run(usize::from(config.first_run) + index));
+            let same = of_a.segments.min(of_b.segments).min(left);
+            if same == 0 || of_a.first != of_b.first || same < left && of_a.segments != of_b.segments {
+                return false;
+            }
+            (index, left) = (index + 1, left - same);
+        }
+        true
+    }
+
+    pub(crate) fn run(&self, index: usize) -> Run {
+        self.record(Section::Path, index)
+    }
+
+    pub(crate) fn runs(&self) -> usize {
+        self.count(Section::Path)
+    }
+
+    /// Predicted cost of a config in ticks of target 0: the sum of its segments.
+    #[must_use]
+    pub fn ticks(&self, config: &Config) -> u64 {
+        self.path(config).map(|id| u64::from(self.cost(TargetId(0), id).ticks)).sum()
+    }
+
+    /// Multiply-accumulates of a config: the sum of its segments.
+    #[must_use]
+    pub fn macs(&self, config: &Config) -> u64 {
+        self.path(config).fold(0, |sum, id| sum.saturating_add(self.segment(id).macs))
+    }
+
+    /// Flash of the segments and overlays of a config, bytes.
+    #[must_use]
+    pub fn flash_bytes(&self, config: &Config) -> u64 {
+        self.path(config).map(|id| u64::from(self.segment(id).flash_bytes)).sum::<u64>() + self.overlay_bytes(config)
+    }
+
+    /// Flash of the biases that only this config has, bytes.
+    #[must_use]
+    pub fn overlay_bytes(&self, config: &Config) -> u64 {
+        let channels = |op: OpId| self.tensor(self.op(op).output).shape[2];
+        (0..config.overlays).map(|index| 4 * u64::from(channels(self.overlay(config, index).op))).sum()
+    }
+
+    /// Bytes of the records that a config adds: its own, those of its path and its overlays.
+    #[must_use]
+    pub fn record_bytes(&self, config: &Config) -> u64 {
+        let (mut runs, mut left) = (0, config.segments);
+        while left > 0 && usize::from(config.first_run) + runs < self.runs() {
+            left = left.saturating_sub(self.run(usize::from(config.first_run) + runs).segments);
+            runs += 1;
+        }
+        (Config::LEN + runs * Run::LEN + usize::from(config.overlays) * Overlay::LEN) as u64
+    }
+
+    /// Name of a config: its anchor's, or where it leaves one anchor and enters another, `tiny.1>wide.1`. From a second
+    /// stitch on only what is new: `tiny.1>wide.2-4>huge.5`.
+    #[must_use]
+    pub fn config_name(&self, id: ConfigId) -> ConfigName<'a> {
+        ConfigName { image: *self, id }
+    }
+
+    fn anchor_name(&self, anchor: u16) -> &'a str {
+        self.text(self.meta.anchor_names).lines().nth(anchor.into()).unwrap_or_default()
     }
 
     /// Number of targets, at least 1.
@@ -209,10 +287,6 @@ impl<'a> Image<'a> {
 
     pub(crate) fn overlays(&self) -> usize {
         self.count(Section::Overlays)
-    }
-
-    pub(crate) fn path_entries(&self) -> usize {
-        self.count(Section::Path)
     }
 
     /// Bytes of the data section from `offset` on: weights, biases, tables.
@@ -262,6 +336,32 @@ impl<'a> Image<'a> {
         let len = self.cut(self.meta.output).bytes() as usize;
         let offset = u64::from(self.meta.test_outputs.offset) + config.index() as u64 * len as u64;
         self.data(u32::try_from(offset).unwrap_or(u32::MAX), len)
+    }
+}
+
+/// Name of a config, written when it is shown: see [`Image::config_name`].
+#[derive(Clone, Copy, Debug)]
+pub struct ConfigName<'a> {
+    image: Image<'a>,
+    id: ConfigId,
+}
+
+impl fmt::Display for ConfigName<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { image, id } = self;
+        if id.0 < image.meta.anchors {
+            return f.pad(image.anchor_name(id.0));
+        }
+        let segments = image.path(&image.config(*id)).map(|segment| image.segment(segment));
+        let mut first = true;
+        for stitch in segments.filter(|segment| segment.kind == SegmentKind::Stitch) {
+            let [from, to] = [stitch.from, stitch.to].map(|cut| image.cut(cut));
+            let joint = if first { image.anchor_name(from.anchor) } else { "-" };
+            let dot = if first { "." } else { "" };
+            write!(f, "{joint}{dot}{}>{}.{}", from.position, image.anchor_name(to.anchor), to.position)?;
+            first = false;
+        }
+        Ok(())
     }
 }
 

@@ -36,6 +36,8 @@ pub const MAX_RECORDS: usize = 65_535;
 pub const MAX_INPUT_CHANNELS: u16 = 16;
 /// Segments of one path at most.
 pub const MAX_PATH: u16 = 255;
+/// Segments of all paths together at most.
+pub const MAX_PATH_SEGMENTS: u32 = 1 << 20;
 /// Ops of one segment at most.
 pub const MAX_SEGMENT_OPS: u16 = 255;
 /// Tensors of one segment at most.

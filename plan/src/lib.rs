@@ -41,10 +41,10 @@ mod write;
 
 pub use bytes::{checksum, crc32, seal};
 pub use error::{ImageError, Rule, Section};
-pub use image::Image;
+pub use image::{ConfigName, Image};
 pub use record::{
-    Attention, Config, ConfigId, Cost, Cut, CutId, Element, Meta, Op, OpId, OpKind, Overlay, Range, Segment, SegmentId,
-    SegmentKind, Target, TargetId, Tensor, TensorId,
+    Attention, Config, ConfigId, Cost, Cut, CutId, Element, Meta, Op, OpId, OpKind, Overlay, Range, Run, Segment,
+    SegmentId, SegmentKind, Target, TargetId, Tensor, TensorId,
 };
 #[cfg(any(test, feature = "alloc"))]
 pub use write::ImageWriter;

@@ -326,7 +326,7 @@ record!(
 );
 record!(
     /// A block or a stitch.
-    Segment, 36 {
+    Segment, 40 {
         /// Block or stitch.
         kind: SegmentKind = 0,
         /// Zero.
@@ -355,37 +355,37 @@ record!(
         flash_bytes: u32 = 24,
         /// Multiply-accumulates.
         macs: u64 = 28,
+        /// Most bytes alive at once: no placement can need less.
+        live_bytes: u32 = 36,
     }
 );
 record!(
-    /// One path through the family.
-    Config, 48 {
-        /// First entry of the path list.
-        first_segment: u16 = 0,
-        /// Segments.
+    /// Segments of a path whose numbers follow one another.
+    Run, 4 {
+        /// The first.
+        first: SegmentId = 0,
+        /// How many.
+        segments: u16 = 2,
+    }
+);
+record!(
+    /// One path through the family. What is a sum over its segments, and its name, the image computes: a family has
+    /// hundreds of configs.
+    Config, 16 {
+        /// First run of its path.
+        first_run: u16 = 0,
+        /// Segments, those of all its runs.
         segments: u16 = 2,
         /// First overlay.
         first_overlay: u16 = 4,
         /// Overlays, in order of their ops.
         overlays: u16 = 6,
-        /// Name, UTF-8.
-        name: Range = 8,
         /// Arena that it needs, bytes: the largest of its segments.
-        arena_bytes: u32 = 16,
-        /// Predicted cost in ticks of target 0: the sum of its segments.
-        ticks: u32 = 20,
-        /// Multiply-accumulates: the sum of its segments.
-        macs: u64 = 24,
+        arena_bytes: u32 = 8,
         /// Correct answers in 10,000, measured with these integers.
-        score: u16 = 32,
+        score: u16 = 12,
         /// The same of the float path.
-        float_score: u16 = 34,
-        /// Flash of its segments and overlays, bytes.
-        flash_bytes: u32 = 36,
-        /// Flash that no other config uses, bytes.
-        own_bytes: u32 = 40,
-        /// Most bytes alive at once: no placement can need less.
-        live_bytes: u32 = 44,
+        float_score: u16 = 14,
     }
 );
 record!(
@@ -425,12 +425,10 @@ record!(
     }
 );
 
-impl Config {
-    /// Bytes of the records that the config adds: its own, its path and its overlays.
-    #[must_use]
-    pub fn record_bytes(&self) -> u32 {
-        let of = |count: u16, len: usize| u32::from(count) * len as u32;
-        of(1, Self::LEN) + of(self.segments, SegmentId::LEN) + of(self.overlays, Overlay::LEN)
+impl Run {
+    /// The number behind its last segment.
+    pub(crate) fn end(self) -> u32 {
+        u32::from(self.first.0) + u32::from(self.segments)
     }
 }
 

@@ -119,9 +119,9 @@ pub fn writer() -> ImageWriter {
         let bias = writer.put(&bias).offset;
         vec![Overlay { op, step: 2, bias }]
     };
-    config(&mut writer, "tiny", 6_000, &[tiny_stem, tiny_head], &[]);
-    config(&mut writer, "wide", 8_000, &[wide_stem, residual, wide_head], &[]);
-    config(&mut writer, "tiny.1>wide.1", 7_000, &[tiny_stem, stitch, residual, wide_head], &overlay);
+    config(&mut writer, 6_000, &[tiny_stem, tiny_head], &[]);
+    config(&mut writer, 8_000, &[wide_stem, residual, wide_head], &[]);
+    config(&mut writer, 7_000, &[tiny_stem, stitch, residual, wide_head], &overlay);
     writer.meta.name = writer.put(b"sample");
     let name = writer.put(b"none");
     writer.targets.push(Target { name, ticks_per_second: 1_000_000, switch_ticks: 1 });
@@ -141,25 +141,19 @@ fn painted(len: usize) -> Vec<u8> {
     (0..len).map(|index| (index * 7 % 251) as u8).collect()
 }
 
-fn config(writer: &mut ImageWriter, name: &str, score: u16, path: &[SegmentId], overlays: &[Overlay]) {
-    let records: Vec<Segment> = path.iter().map(|id| writer.segments[id.index()]).collect();
-    let name = writer.put(name.as_bytes());
+fn config(writer: &mut ImageWriter, score: u16, path: &[SegmentId], overlays: &[Overlay]) {
+    let peaks = path.iter().map(|id| writer.segments[id.index()].peak_bytes);
+    let arena_bytes = peaks.max().unwrap_or_default();
+    let first_run = writer.put_path(path);
     writer.configs.push(Config {
-        first_segment: writer.path.len() as u16,
+        first_run,
         segments: path.len() as u16,
         first_overlay: writer.overlays.len() as u16,
         overlays: overlays.len() as u16,
-        name,
-        arena_bytes: records.iter().map(|segment| segment.peak_bytes).max().unwrap_or_default(),
-        ticks: COST.ticks * path.len() as u32,
-        macs: records.iter().map(|segment| segment.macs).sum(),
+        arena_bytes,
         score,
         float_score: score,
-        flash_bytes: records.iter().map(|segment| segment.flash_bytes).sum(),
-        own_bytes: 0,
-        live_bytes: 0,
     });
-    writer.path.extend_from_slice(path);
     writer.overlays.extend_from_slice(overlays);
 }
 
@@ -187,6 +181,7 @@ impl<'a> Builder<'a> {
             peak_bytes: 0,
             flash_bytes: 0,
             macs: 0,
+            live_bytes: 0,
         };
         let mut builder = Self { writer, segment };
         for cut in [from, to] {

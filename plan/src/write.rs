@@ -8,8 +8,8 @@ use crate::error::Section;
 use crate::image::Image;
 use crate::layout::{ALIGN, HEADER_LEN, MAGIC, MAJOR, MINOR, SECTION_ENTRY_LEN, TARGET_CLASS_PORTABLE};
 use crate::record::{
-    Config, ConfigId, Cost, Cut, CutId, Meta, Op, OpId, Overlay, Range, Segment, SegmentId, Target, TargetId, Tensor,
-    TensorId,
+    Config, ConfigId, Cost, Cut, CutId, Meta, Op, OpId, Overlay, Range, Run, Segment, SegmentId, Target, TargetId,
+    Tensor, TensorId,
 };
 
 /// Collects the parts of an image. Equal parts give equal bytes.
@@ -27,8 +27,8 @@ pub struct ImageWriter {
     pub segments: Vec<Segment>,
     /// Configs, anchors first.
     pub configs: Vec<Config>,
-    /// Paths, config by config.
-    pub path: Vec<SegmentId>,
+    /// Paths, config by config, in runs as long as they can be.
+    pub path: Vec<Run>,
     /// Overlays, config by config.
     pub overlays: Vec<Overlay>,
     /// Data section.
@@ -71,13 +71,26 @@ impl ImageWriter {
             tensors: (0..image.tensors()).map(|index| image.tensor(TensorId(index as u16))).collect(),
             ops: (0..image.ops()).map(|index| image.op(OpId(index as u16))).collect(),
             segments: segments.clone().map(|id| image.segment(id)).collect(),
-            path: configs.clone().flat_map(|config| image.path(&config)).collect(),
+            path: (0..image.runs()).map(|index| image.run(index)).collect(),
             configs: configs.collect(),
             overlays: overlays.map(|index| image.any_overlay(index)).collect(),
             data: image.data(0, image.data_len()).to_vec(),
             targets: targets.clone().map(|id| image.target(id)).collect(),
             costs: targets.flat_map(|id| segments.clone().map(move |segment| image.cost(id, segment))).collect(),
         }
+    }
+
+    /// Appends a config's path and returns where it starts.
+    pub fn put_path(&mut self, segments: &[SegmentId]) -> u16 {
+        let first = self.path.len();
+        for &id in segments {
+            let own = self.path.get_mut(first..).and_then(|own| own.last_mut());
+            match own.filter(|run| run.first.0.checked_add(run.segments) == Some(id.0)) {
+                Some(run) => run.segments += 1,
+                None => self.path.push(Run { first: id, segments: 1 }),
+            }
+        }
+        first as u16
     }
 
     /// Appends bytes to the data section at the next word and returns where they are.

@@ -4,12 +4,14 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use plan::layout::{HEADER_LEN, SECTION_ENTRY_LEN};
-use plan::{Attention, Config, Cost, Cut, Meta, Op, Overlay, Range, Rule, Section, Segment, Target, Tensor, sample};
+use plan::{
+    Attention, Config, Cost, Cut, Meta, Op, Overlay, Range, Rule, Run, Section, Segment, Target, Tensor, sample,
+};
 
 type Fields = &'static [(&'static str, usize, usize)];
 
 fn records() -> String {
-    let tables: [(&str, Fields); 11] = [
+    let tables: [(&str, Fields); 12] = [
         ("Range", Range::FIELDS),
         ("1 meta (one)", Meta::FIELDS),
         ("2 cuts", Cut::FIELDS),
@@ -18,12 +20,12 @@ fn records() -> String {
         ("Numbers of an attention, in the data section", Attention::FIELDS),
         ("5 segments", Segment::FIELDS),
         ("6 configs", Config::FIELDS),
+        ("7 path, config by config", Run::FIELDS),
         ("8 overlays", Overlay::FIELDS),
         ("10 targets", Target::FIELDS),
         ("11 costs, target by target, one per segment", Cost::FIELDS),
     ];
-    let mut text =
-        String::from("\nSection 7, path, is a list of segment numbers (`u16`); section 9, data, is bytes.\n");
+    let mut text = String::from("\nSection 9, data, is bytes.\n");
     for (name, fields) in tables {
         writeln!(text, "\n### {name}\n\n| offset | length | field |\n|---|---|---|").unwrap();
         for (field, offset, len) in fields {

@@ -3,8 +3,8 @@
 
 use plan::layout::{HEADER_LEN, NO_TENSOR, SECTION_ENTRY_LEN};
 use plan::{
-    Attention, Config, Cut, CutId, Element, Image, ImageWriter, Op, OpId, OpKind, Rule, SegmentId, SegmentKind, Tensor,
-    TensorId, sample, seal,
+    Attention, Config, Cut, CutId, Element, Image, ImageWriter, Op, OpId, OpKind, Rule, Run, SegmentId, SegmentKind,
+    Target, Tensor, TensorId, sample, seal,
 };
 
 /// Breaks a rule in the parts, before they become bytes.
@@ -47,15 +47,21 @@ fn segment_without_ops(w: &mut ImageWriter) {
     }
 }
 
-fn name_shared_by_many_configs(w: &mut ImageWriter) {
-    w.configs[0].name = w.put(&[b'a'; 10_000]);
-    let (config, path) = (w.configs[0], w.path[..2].to_vec());
+fn name_shared_by_many_targets(w: &mut ImageWriter) {
+    let name = w.put(&[b'a'; 10_000]);
+    let (target, costs) = (Target { name, ..w.targets[0] }, w.costs.clone());
     for _ in 0..20 {
-        let first_segment = w.path.len() as u16;
-        w.path.extend_from_slice(&path);
-        w.configs.push(Config { first_segment, first_overlay: 1, ..config });
+        w.targets.push(target);
+        w.costs.extend_from_slice(&costs);
     }
-    w.meta.test_outputs = w.put(&[0; 2 * 23]);
+}
+
+fn path_in_more_runs_than_needed(w: &mut ImageWriter) {
+    // The first path is one run of two segments.
+    w.path[0].segments = 1;
+    w.path.insert(1, Run { first: SegmentId(1), segments: 1 });
+    w.configs[1].first_run += 1;
+    w.configs[2].first_run += 1;
 }
 
 fn tables_shared_by_many_convolutions(w: &mut ImageWriter) {
@@ -101,11 +107,11 @@ fn path_that_runs_a_segment_twice(w: &mut ImageWriter) {
     // The residual segment leads back to where it starts.
     w.segments[3].to = w.segments[3].from;
     w.segments[4].from = w.segments[3].from;
-    w.path.insert(4, SegmentId(3));
-    let (ticks, macs) = (w.costs[3].ticks, w.segments[3].macs);
-    let config = &mut w.configs[1];
-    (config.segments, config.ticks, config.macs) = (config.segments + 1, config.ticks + ticks, config.macs + macs);
-    w.configs[2].first_segment += 1;
+    let wide = usize::from(w.configs[1].first_run);
+    let run = |first, segments| Run { first: SegmentId(first), segments };
+    w.path.splice(wide..=wide, [run(2, 2), run(3, 2)]);
+    w.configs[1].segments += 1;
+    w.configs[2].first_run += 1;
 }
 
 const IN_PARTS: &[(Rule, &str, BreakParts)] = &[
@@ -117,10 +123,10 @@ const IN_PARTS: &[(Rule, &str, BreakParts)] = &[
     (Rule::Reference, "weights behind the data", |w| w.ops[0].weights = u32::MAX),
     (Rule::Reference, "a tensor of another segment", |w| w.ops[0].input = TensorId(5)),
     (Rule::Reference, "a cut that is not there", |w| w.segments[0].to = CutId(77)),
-    (Rule::Reference, "a segment that is not there", |w| w.path[0] = SegmentId(77)),
+    (Rule::Reference, "a segment that is not there", |w| w.path[0].first = SegmentId(77)),
     (Rule::Reference, "a name behind the data", |w| w.meta.name.offset = u32::MAX),
     (Rule::Reference, "a second operand of a convolution", |w| w.ops[0].input2 = w.ops[0].input),
-    (Rule::Reference, "a long name that many configs share", name_shared_by_many_configs),
+    (Rule::Reference, "a long name that many targets share", name_shared_by_many_targets),
     (Rule::Reference, "tables that many convolutions share", tables_shared_by_many_convolutions),
     (Rule::TensorShape, "an empty tensor", |w| w.tensors[0].shape[1] = 0),
     (Rule::TensorShape, "an empty cut", |w| w.cuts[0].shape[1] = 0),
@@ -132,7 +138,7 @@ const IN_PARTS: &[(Rule, &str, BreakParts)] = &[
         let copy = w.tensors[0];
         w.tensors.push(copy);
     }),
-    (Rule::Partition, "paths that overlap", |w| w.configs[1].first_segment = 1),
+    (Rule::Partition, "paths that overlap", |w| w.configs[1].first_run = 0),
     (Rule::Geometry, "a window that gives another size", |w| w.ops[0].pad = [0; 4]),
     (Rule::Geometry, "a step of nothing", |w| w.ops[0].stride = [0; 2]),
     (Rule::Geometry, "groups that do not divide", |w| w.ops[0].groups = 2),
@@ -151,13 +157,17 @@ const IN_PARTS: &[(Rule, &str, BreakParts)] = &[
         w.tensors[scratch].offset = 0;
     }),
     (Rule::Placement, "an offset that is not aligned", |w| w.tensors[2].offset += 1),
+    (Rule::Placement, "more bytes alive than it needs", |w| w.segments[0].live_bytes = w.segments[0].peak_bytes + 1),
     (Rule::Placement, "a tensor behind the peak", |w| w.tensors[2].offset += 4096),
     (Rule::Placement, "a tensor over one that is half written and never read", tensor_over_a_half_written_one),
     (Rule::SegmentEnds, "an input that is not at its end", |w| {
         w.tensors[0].offset = 16;
     }),
     (Rule::SegmentEnds, "another zero point than the cut's", |w| w.tensors[0].zero_point = 7),
-    (Rule::Path, "a path that jumps", |w| w.path[1] = SegmentId(4)),
+    (Rule::Path, "a path that jumps", |w| w.path[0].first = SegmentId(1)),
+    (Rule::Path, "a run of nothing", |w| w.path[0].segments = 0),
+    (Rule::Path, "a path in more runs than it needs", path_in_more_runs_than_needed),
+    (Rule::Partition, "a run that is longer than its path", |w| w.path[0].segments += 1),
     (Rule::Path, "a path that runs a segment twice", path_that_runs_a_segment_twice),
     (Rule::Costs, "a cost too few", |w| w.costs.truncate(5)),
     (Rule::Costs, "a second without ticks", |w| w.targets[0].ticks_per_second = 0),
@@ -168,7 +178,10 @@ const IN_PARTS: &[(Rule, &str, BreakParts)] = &[
         w.data[name] = 0xff;
     }),
     (Rule::RecordCount, "no target", |w| w.targets.clear()),
-    (Rule::ConfigCost, "costs that do not add up", |w| w.configs[1].ticks += 1),
+    (Rule::RecordCount, "more segments in paths than anybody needs", |w| {
+        w.configs = vec![Config { segments: 255, ..w.configs[0] }; 4200];
+    }),
+    (Rule::ConfigCost, "another arena than that of its segments", |w| w.configs[1].arena_bytes -= 16),
     (Rule::ConfigCost, "an arena too small", |w| w.meta.arena_bytes -= 16),
     (Rule::ConfigCost, "a score over 100 %", |w| w.configs[0].score = 10_001),
     (Rule::OverlayOrder, "an overlay of another path", |w| w.overlays[0].op = OpId(1)),

@@ -142,7 +142,7 @@ pub fn replay(image_bytes: &[u8], pictures: ImageSet<'_>, setup: &Setup) -> Resu
     watch(image_bytes, pictures, setup, &mut rows)?;
     let image = Image::parse(image_bytes).map_err(Error::Image)?;
     let configs = || (0..image.configs()).map(|number| image.config(ConfigId(number)));
-    let names = configs().map(|config| image.text(config.name).to_owned()).collect();
+    let names = (0..image.configs()).map(|number| image.config_name(ConfigId(number)).to_string()).collect();
     Ok(Replay { rows: rows.0, configs: names, scores: configs().map(|config| config.score).collect() })
 }
 

@@ -27,11 +27,12 @@ impl Strategy {
     #[must_use]
     pub fn compared(image: &Image<'_>, mean: [Option<u64>; 2]) -> Vec<(String, Self)> {
         let all = || (0..image.configs()).map(|number| (ConfigId(number), image.config(ConfigId(number))));
-        let title = |what: &str, id: ConfigId| format!("{what}: {}", image.text(image.config(id).name));
-        let smallest = all().min_by_key(|(_, config)| config.ticks).map_or(ConfigId(0), |(id, _)| id);
-        let largest = all().max_by_key(|(_, config)| (config.score, config.ticks)).map_or(ConfigId(0), |(id, _)| id);
+        let title = |what: &str, id: ConfigId| format!("{what}: {}", image.config_name(id));
+        let smallest = all().min_by_key(|(_, config)| image.ticks(config)).map_or(ConfigId(0), |(id, _)| id);
+        let largest =
+            all().max_by_key(|(_, config)| (config.score, image.ticks(config))).map_or(ConfigId(0), |(id, _)| id);
         let fitting = all().filter(|(_, config)| {
-            mean[0].is_none_or(|ticks| u64::from(config.ticks) <= ticks)
+            mean[0].is_none_or(|ticks| image.ticks(config) <= ticks)
                 && mean[1].is_none_or(|energy_uj| energy_of(image, config) <= energy_uj)
         });
         let mean = fitting.max_by_key(|(_, config)| config.score).map_or(smallest, |(id, _)| id);

@@ -73,7 +73,7 @@ impl Trace {
             image.path(&config).map(|segment| u64::from(image.cost(TargetId(0), segment).bound_ticks)).sum()
         };
         let low = all().map(bound).min().unwrap_or(0) as f64 * 1.05;
-        let high = (f64::from(all().map(|config| config.ticks).max().unwrap_or(0)) * 1.15).max(low);
+        let high = (all().map(|config| image.ticks(&config)).max().unwrap_or(0) as f64 * 1.15).max(low);
         let every = (frames / STEPS).max(1);
         let steps = (0..frames).step_by(every as usize).map(|frame| {
             let turn = std::f64::consts::TAU * f64::from(frame) / f64::from(frames);

@@ -53,7 +53,7 @@ impl State {
         Self {
             family: image.text(image.meta().name).to_owned(),
             anchors: names.zip(0..).map(|(name, anchor)| (name.to_owned(), most(anchor))).collect(),
-            configs: configs().map(|config| image.text(config.name).to_owned()).collect(),
+            configs: (0..image.configs()).map(|number| image.config_name(ConfigId(number)).to_string()).collect(),
             scores: configs().map(|config| config.score).collect(),
             frames,
             per_second: per_second.max(1),

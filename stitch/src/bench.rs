@@ -138,15 +138,15 @@ fn cost_table(target: String, parts: Vec<Vec<Duration>>, cold: &[Duration]) -> C
 }
 
 fn config_table(text: &mut String, image: &Image<'_>, names: &[&str], mut whole: Vec<Vec<Vec<Duration>>>) {
-    let title = |number| image.text(image.config(ConfigId(number)).name);
+    let title = |number| image.config_name(ConfigId(number)).to_string();
     let width = (0..image.configs()).map(|number| title(number).chars().count()).max().unwrap_or(0).max(6);
     let _ = writeln!(text, "{:<width$}  isa     {:>10}{:>10}{:>10}{:>12}", "config", "min", "median", "p99", "MACs/ns");
     for number in 0..image.configs() {
         for (index, name) in names.iter().enumerate() {
             let times = Times::new(std::mem::take(&mut whole[index][usize::from(number)]));
             let [min, median, p99] = [0, 50, 99].map(|percent| times.percentile(percent));
-            let config = if index == 0 { title(number) } else { "" };
-            let speed = image.config(ConfigId(number)).macs as f64 / (median.max(f64::MIN_POSITIVE) * 1e6);
+            let config = if index == 0 { title(number) } else { String::new() };
+            let speed = image.macs(&image.config(ConfigId(number))) as f64 / (median.max(f64::MIN_POSITIVE) * 1e6);
             let [min, median, p99] = [min, median, p99].map(milliseconds);
             let _ = writeln!(text, "{config:<width$}  {name:<8}{min:>10}{median:>10}{p99:>10}{speed:>12.2}");
         }

@@ -12,7 +12,7 @@
 
 use std::fmt::Write as _;
 
-use plan::{Cost, Image, ImageWriter, SegmentId, Target, TargetId};
+use plan::{Cost, Image, ImageWriter, Target, TargetId};
 
 use crate::error::Error;
 
@@ -126,14 +126,6 @@ impl CostTable {
             writer.targets[id.index()] = Target { name, ticks_per_second, switch_ticks };
             let first = id.index() * costs.len();
             writer.costs[first..first + costs.len()].copy_from_slice(&costs);
-            if id == TargetId(0) {
-                for number in 0..image.configs() {
-                    let config = image.config(plan::ConfigId(number));
-                    let ticks = |id: SegmentId| u64::from(costs[id.index()].ticks);
-                    let sum: u64 = image.path(&config).map(ticks).sum();
-                    writer.configs[usize::from(number)].ticks = u32::try_from(sum).unwrap_or(u32::MAX);
-                }
-            }
         } else {
             let name = writer.put(self.target.as_bytes());
             writer.targets.push(Target { name, ticks_per_second, switch_ticks });

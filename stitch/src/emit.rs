@@ -124,10 +124,6 @@ pub fn emit(placed: &Placed, labels: &Labels, cost: &CostModel, measured: &Measu
     for (number, path) in family.paths.iter().enumerate() {
         emit_path(&mut data, placed, number, path, measured)?;
     }
-    let own = own_bytes(&data.writer, &family.paths);
-    for (config, own) in data.writer.configs.iter_mut().zip(own) {
-        config.own_bytes = own;
-    }
     let elements = |cut: usize| family.cuts[cut].0.shape.iter().product::<usize>();
     let mut input = signed(&measured.input);
     input.resize(elements(0), 0);
@@ -193,6 +189,7 @@ fn emit_segment(data: &mut Data, segment: &crate::network::IntegerSegment, place
         peak_bytes: placement.peak_bytes,
         flash_bytes,
         macs: segment.ops.iter().map(|op| op.macs).sum(),
+        live_bytes: placement.live_bytes,
     });
     Ok(())
 }
@@ -242,9 +239,7 @@ fn emit_path(
     path: &IntegerPath,
     measured: &Measured,
 ) -> Result<(), Error> {
-    let records: Vec<Segment> = path.segments.iter().map(|&segment| data.writer.segments[segment]).collect();
     let first_overlay = count("overlays", data.writer.overlays.len())?;
-    let mut overlay_bytes = 0;
     for correction in &path.corrections {
         let segment = &placed.quantized.segments[correction.segment];
         let own = segment.ops[correction.op].weights.as_ref();
@@ -252,48 +247,24 @@ fn emit_path(
             continue;
         }
         let bias = data.put(words(&correction.bias));
-        overlay_bytes += bias.len;
         let op = OpId(data.writer.segments[correction.segment].first_op + count("ops", correction.op)?);
         let step = path.segments.iter().position(|&segment| segment == correction.segment).unwrap_or(0);
         data.writer.overlays.push(Overlay { op, step: count("path entries", step)?, bias: bias.offset });
     }
-    let name = data.put(path.name.clone().into_bytes());
-    let live = path.segments.iter().map(|&segment| placed.placements[segment].live_bytes).max();
-    let ticks: u64 = path.segments.iter().map(|&segment| u64::from(data.writer.costs[segment].ticks)).sum();
+    let segments = path.segments.iter().map(|&segment| count("segments", segment).map(SegmentId));
+    let first_run = data.writer.put_path(&segments.collect::<Result<Vec<_>, Error>>()?);
+    count("runs of paths", data.writer.path.len())?;
+    let arena = path.segments.iter().map(|&segment| placed.placements[segment].peak_bytes).max();
     data.writer.configs.push(Config {
-        first_segment: count("path entries", data.writer.path.len())?,
+        first_run,
         segments: count("path entries", path.segments.len())?,
         first_overlay,
         overlays: count("overlays", data.writer.overlays.len())? - first_overlay,
-        name,
-        arena_bytes: records.iter().map(|segment| segment.peak_bytes).max().unwrap_or(0),
-        ticks: u32::try_from(ticks).unwrap_or(u32::MAX),
-        macs: records.iter().map(|segment| segment.macs).sum(),
+        arena_bytes: arena.unwrap_or(0),
         score: measured.scores.get(number).copied().unwrap_or(0),
         float_score: measured.float_scores.get(number).copied().unwrap_or(0),
-        flash_bytes: records.iter().map(|segment| segment.flash_bytes).sum::<u32>() + overlay_bytes,
-        own_bytes: overlay_bytes,
-        live_bytes: live.unwrap_or(0),
     });
-    for &segment in &path.segments {
-        data.writer.path.push(SegmentId(count("segments", segment)?));
-    }
     Ok(())
-}
-
-/// Flash that only one config uses: its overlays and the segments that no other path runs.
-fn own_bytes(writer: &ImageWriter, paths: &[IntegerPath]) -> Vec<u32> {
-    let mut users = vec![0; writer.segments.len()];
-    for path in paths {
-        for &segment in &path.segments {
-            users[segment] += 1;
-        }
-    }
-    let own = |path: &IntegerPath| {
-        let alone = path.segments.iter().filter(|&&segment| users[segment] == 1);
-        alone.map(|&segment| writer.segments[segment].flash_bytes).sum::<u32>()
-    };
-    writer.configs.iter().zip(paths).map(|(config, path)| config.own_bytes + own(path)).collect()
 }
 
 #[cfg(test)]

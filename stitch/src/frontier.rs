@@ -169,24 +169,23 @@ pub fn choose(image: &Image<'_>, scores: &[u16], limits: Limits) -> Choice {
 fn candidate(image: &Image<'_>, number: u16, scores: &[u16]) -> Candidate {
     let config = image.config(ConfigId(number));
     let segments: Vec<usize> = image.path(&config).map(SegmentId::index).collect();
-    let shared: u32 = segments.iter().map(|&segment| image.segment(SegmentId(segment as u16)).flash_bytes).sum();
-    let stored = config.record_bytes() + config.name.len + image.test_output(ConfigId(number)).len() as u32;
+    let stored = image.record_bytes(&config) + image.test_output(ConfigId(number)).len() as u64;
     let overlay = |index| {
         let overlay = image.overlay(&config, index);
         [overlay.step.into(), overlay.op.0.into(), overlay.bias]
     };
     let cost = |&segment: &usize| u64::from(image.cost(TargetId(0), SegmentId(segment as u16)).ticks);
     Candidate {
-        name: image.text(config.name).to_owned(),
-        ticks: config.ticks.into(),
+        name: image.config_name(ConfigId(number)).to_string(),
+        ticks: image.ticks(&config),
         segment_ticks: segments.iter().map(cost).collect(),
-        macs: config.macs,
+        macs: image.macs(&config),
         overlays: (0..config.overlays).map(overlay).collect(),
         arena_bytes: config.arena_bytes,
         score: scores.get(usize::from(number)).copied().unwrap_or(0),
         anchor: number < image.meta().anchors,
         segments,
-        own_bytes: u64::from(config.flash_bytes - shared) + u64::from(stored),
+        own_bytes: image.overlay_bytes(&config) + stored,
     }
 }
 

@@ -244,11 +244,12 @@ fn choose(
     limits: &Limits,
     emit: impl Fn(&Placed, &Measured) -> Result<Vec<u8>, Error>,
 ) -> Result<frontier::Choice, Error> {
-    for anchor in (0..first.meta().anchors).map(|number| first.config(plan::ConfigId(number))) {
+    for id in (0..first.meta().anchors).map(plan::ConfigId) {
+        let anchor = first.config(id);
         if let Some(limit) = limits.arena_bytes.filter(|&limit| anchor.arena_bytes > limit) {
             return Err(Error::Family(format!(
                 "anchor `{}` needs an arena of {} bytes, limits.arena_bytes is {limit}; raise it or drop the anchor",
-                first.text(anchor.name),
+                first.config_name(id),
                 anchor.arena_bytes
             )));
         }

@@ -104,7 +104,7 @@ pub fn agreed_outputs(image: &Image<'_>, input: &[i8]) -> Result<Vec<Vec<i8>>, E
     for (level, spare) in Level::available().flat_map(|level| [(level, 0), (level, 4096)]) {
         let found = with_isa!(level, |isa| outputs(isa, image, input, spare))?;
         if let Some(config) = (0..expected.len()).find(|&config| found[config] != expected[config]) {
-            let name = image.text(image.config(ConfigId(config as u16)).name);
+            let name = image.config_name(ConfigId(config as u16));
             let what = format!(
                 "config {config} ({name}) gives {:?} with {} and {:?} with scalar: a fault of the kernels",
                 found[config],

@@ -449,8 +449,10 @@ fn integer_layers(blocks: &cut::Blocks) -> Vec<Vec<Layer>> {
     let bytes = emit::emit(&placed, &labels, &CostModel::cortex_m4f(), &Measured::default())
         .unwrap_or_else(|error| panic!("{error}"));
     let image = plan::Image::parse(&bytes).unwrap_or_else(|error| panic!("{error}"));
-    for config in (0..image.configs()).map(|number| image.config(plan::ConfigId(number))) {
-        let (name, peak, least) = (image.text(config.name), config.arena_bytes, config.live_bytes);
+    for id in (0..image.configs()).map(plan::ConfigId) {
+        let (name, config) = (image.config_name(id), image.config(id));
+        let least = image.path(&config).map(|id| image.segment(id).live_bytes).max().unwrap_or(0);
+        let peak = config.arena_bytes;
         // Two of the steps to which sizes are rounded are nothing to a real network.
         assert!(peak <= least + least / 20 + 32, "{name}: {peak} bytes, {least} are alive");
     }

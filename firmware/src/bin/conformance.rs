@@ -99,8 +99,8 @@ impl Bench {
                 let dsp = self.run(Dsp, arena, vector, config)?;
                 compared += 2;
                 if vector == 0 {
-                    let name = self.image.text(self.image.config(config).name);
-                    defmt::info!("config {}: instructions {} dsp, {} scalar  {=str}", config.0, dsp, scalar, name);
+                    let name = self.image.config_name(config);
+                    defmt::info!("config {}: instructions {} dsp, {} scalar  {}", config.0, dsp, scalar, defmt::Display2Format(&name));
                 }
             }
         }

@@ -122,7 +122,7 @@ fn decisions(clock: &Clock, image: &Image<'_>, policy: &Policy<'_>) -> u64 {
         let record = image.config(config);
         for done in 1..record.segments {
             for part in 0..4 {
-                let budget = Budget::deadline(u64::from(record.ticks) * part / 2);
+                let budget = Budget::deadline(image.ticks(&record) * part / 2);
                 let left = Left::of(&budget, u32::MAX, 0, 0);
                 let (instructions, next) = clock.ticks(|| policy.reconsider(config, done, &left));
                 assert!(next.0 < image.configs());

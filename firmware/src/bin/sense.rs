@@ -83,13 +83,13 @@ impl<B: I2c> Platform for Station<'_, B> {
                 statistics.met += u32::from(outcome.met());
                 statistics.missed += u32::from(!outcome.met());
                 statistics.degraded += u32::from(outcome.verdict == runtime::Verdict::Degraded);
-                let name = self.image.text(self.image.config(outcome.last).name);
+                let name = self.image.config_name(outcome.last);
                 defmt::info!(
-                    "frame {}: {} {} config {=str}, {} of {} {}",
+                    "frame {}: {} {} config {}, {} of {} {}",
                     statistics.frames,
                     self.readings,
                     self.state,
-                    name,
+                    defmt::Display2Format(&name),
                     outcome.elapsed,
                     outcome.budget,
                     outcome.verdict

@@ -35,7 +35,7 @@ pub struct Route {
     /// Its number in the image.
     pub config: u16,
     /// First of its [`Ahead`] records.
-    pub first: u16,
+    pub first: u32,
     /// Segments.
     pub segments: u16,
     /// Segments in common with the next route.
@@ -163,7 +163,7 @@ impl<'a> Policy<'a> {
             let config = image.config(ConfigId(number));
             let (segments, score, arena_bytes) = (config.segments, config.score, config.arena_bytes);
             *route = Route { config: number, first, segments, shared: 0, score, arena_bytes };
-            first += config.segments;
+            first += u32::from(config.segments);
         }
         let config = |route: &Route| image.config(ConfigId(route.config));
         // Equal paths keep the order of their numbers.
@@ -179,7 +179,8 @@ impl<'a> Policy<'a> {
 
     /// Sums the estimates along every path, from its end.
     fn predict(&mut self, image: &Image<'_>) {
-        for route in self.memory.routes.iter() {
+        for index in 0..self.memory.routes.len() {
+            let Some(route) = self.memory.routes.get(index).copied() else { continue };
             let config = image.config(ConfigId(route.config));
             let (mut ticks, mut energy_uj) = (0u32, 0u32);
             for step in (0..route.segments).rev() {
@@ -187,8 +188,7 @@ impl<'a> Policy<'a> {
                 let estimate = self.memory.segments.get(segment).copied().unwrap_or_default();
                 ticks = ticks.saturating_add(estimate.ticks);
                 energy_uj = energy_uj.saturating_add(estimate.energy_uj);
-                // No overflow here and below: `first + step` is an entry of the path list, of which there are at most 65,535.
-                if let Some(ahead) = self.memory.ahead.get_mut(usize::from(route.first + step)) {
+                if let Some(ahead) = self.ahead(&route, step) {
                     (ahead.ticks, ahead.energy_uj) = (ticks, energy_uj);
                 }
             }
@@ -206,7 +206,7 @@ impl<'a> Policy<'a> {
                 let cost = image.cost(self.target, image.path_segment(&config, step));
                 ticks = ticks.saturating_add(cost.bound_ticks);
                 energy_uj = energy_uj.saturating_add(cost.bound_energy_uj);
-                if let Some(ahead) = self.memory.ahead.get_mut(usize::from(route.first + step)) {
+                if let Some(ahead) = self.ahead(&route, step) {
                     (ahead.need_ticks, ahead.need_energy_uj) = (ticks, energy_uj);
                 }
             }
@@ -244,7 +244,7 @@ impl<'a> Policy<'a> {
             }
         }
         let cost = image.cost(self.target, image.path_segment(&image.config(ConfigId(route.config)), step));
-        if let Some(ahead) = self.memory.ahead.get_mut(usize::from(route.first + step)) {
+        if let Some(ahead) = self.ahead(&route, step) {
             ahead.need_ticks = cost.bound_ticks.saturating_add(best.0);
             ahead.need_energy_uj = cost.bound_energy_uj.saturating_add(best.1);
         }
@@ -261,7 +261,11 @@ impl<'a> Policy<'a> {
 
     /// What lies ahead of a route after its first `done` segments.
     pub(super) fn at(&self, route: &Route, done: u16) -> Ahead {
-        self.memory.ahead.get(usize::from(route.first) + usize::from(done)).copied().unwrap_or_default()
+        self.memory.ahead.get(route.first as usize + usize::from(done)).copied().unwrap_or_default()
+    }
+
+    fn ahead(&mut self, route: &Route, done: u16) -> Option<&mut Ahead> {
+        self.memory.ahead.get_mut(route.first as usize + usize::from(done))
     }
 
     /// Where a config is in the order of paths.

@@ -4,6 +4,7 @@ use super::*;
 use crate::learn::learn;
 use crate::learn::tests::{OPTIONS, anchor, family, images};
 use crate::quantize::{Pixels, quantize};
+use crate::report::Facts;
 use crate::{calibrate, place, verify};
 
 /// Two anchors and one stitch: three configs.
@@ -42,6 +43,8 @@ fn a_family_becomes_a_verified_image_and_the_same_bytes_twice() {
     assert_eq!(parsed.configs(), 3);
     assert_eq!((0..3).map(|config| parsed.config(ConfigId(config)).score).collect::<Vec<_>>(), [1, 2, 3]);
     assert_eq!(parsed.label(3), "z");
+    let names: Vec<String> = (0..3).map(|config| parsed.config_name(ConfigId(config)).to_string()).collect();
+    assert_eq!(names, placed.quantized.paths.iter().map(|path| path.name.clone()).collect::<Vec<_>>());
 }
 
 #[test]
@@ -69,9 +72,10 @@ fn own_flash_is_what_no_other_config_uses() {
     let bytes = image(&placed, &Measured::default());
     let parsed = Image::parse(&bytes).expect("a valid image");
     let stitch = (0..parsed.segments()).map(|segment| parsed.segment(SegmentId(segment as u16)));
-    let stitch: u32 = stitch.filter(|s| s.kind == SegmentKind::Stitch).map(|s| s.flash_bytes).sum();
-    let stitched = parsed.config(ConfigId(2));
-    let overlays: u32 = placed.quantized.paths[2].corrections.iter().map(|c| 4 * c.bias.len() as u32).sum();
+    let stitch: u64 = stitch.filter(|s| s.kind == SegmentKind::Stitch).map(|s| u64::from(s.flash_bytes)).sum();
+    let facts = Facts::of(&parsed);
+    let stitched = facts.rows.iter().find(|row| row.number == 2).expect("a row per config");
+    let overlays: u64 = placed.quantized.paths[2].corrections.iter().map(|c| 4 * c.bias.len() as u64).sum();
     assert!(stitched.own_bytes >= stitch && stitched.own_bytes <= stitch + overlays, "{}", stitched.own_bytes);
     assert!(stitched.own_bytes < stitched.flash_bytes);
 }

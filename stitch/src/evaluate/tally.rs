@@ -83,7 +83,7 @@ impl Tally {
     /// Nothing is evaluated yet.
     #[must_use]
     pub fn new(image: &Image<'_>, data: u32, images: usize, shard: Shard) -> Self {
-        let name = |number| image.text(image.config(ConfigId(number)).name).replace(char::is_control, "?");
+        let name = |number| image.config_name(ConfigId(number)).to_string().replace(char::is_control, "?");
         let configs = (0..image.configs()).map(|number| (name(number), 0)).collect();
         Self { image: plan::checksum(image.bytes()), data, images, shard, done: 0, configs }
     }

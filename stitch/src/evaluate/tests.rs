@@ -79,9 +79,9 @@ fn only_equal_biases_are_a_shared_start() {
     let mut writer = plan::sample::writer();
     let mut twin = writer.configs[2];
     twin.overlays = 0;
-    let path: Vec<_> = writer.path[usize::from(twin.first_segment)..][..usize::from(twin.segments)].to_vec();
-    twin.first_segment = writer.path.len() as u16;
-    writer.path.extend(path);
+    let sample = writer.finish();
+    let path: Vec<_> = Image::parse(&sample).expect("the sample is valid").path(&twin).collect();
+    twin.first_run = writer.put_path(&path);
     twin.first_overlay = writer.overlays.len() as u16;
     writer.configs.push(twin);
     writer.meta.test_outputs = writer.put(&[0; 8]);

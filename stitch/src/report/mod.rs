@@ -5,7 +5,7 @@ mod html;
 mod plot;
 mod table;
 
-use plan::{ConfigId, Image, OpId};
+use plan::{ConfigId, Image};
 
 use crate::frontier::beats;
 
@@ -37,9 +37,9 @@ pub struct Row {
     /// Predicted time.
     pub milliseconds: f64,
     /// Flash of its weights.
-    pub flash_bytes: u32,
+    pub flash_bytes: u64,
     /// Flash that no other config uses.
-    pub own_bytes: u32,
+    pub own_bytes: u64,
 }
 
 /// An image in numbers.
@@ -70,24 +70,26 @@ impl Facts {
         let (meta, target) = (image.meta(), image.target(plan::TargetId(0)));
         let ticks_per_millisecond = f64::from(target.ticks_per_second.max(1)) / 1000.0;
         let configs: Vec<_> = (0..image.configs()).map(|number| image.config(ConfigId(number))).collect();
-        let facts = |config: &plan::Config| (u64::from(config.ticks), config.arena_bytes, config.score);
-        let beaten = |config: &plan::Config| configs.iter().any(|other| beats(facts(other), facts(config)));
+        let own = own_bytes(image);
+        let facts: Vec<_> =
+            configs.iter().map(|config| (image.ticks(config), config.arena_bytes, config.score)).collect();
+        let beaten = |number: usize| facts.iter().any(|&other| beats(other, facts[number]));
         let mut rows: Vec<Row> = configs
             .iter()
             .enumerate()
             .map(|(number, config)| Row {
                 number,
-                name: image.text(config.name).to_owned(),
+                name: image.config_name(ConfigId(number as u16)).to_string(),
                 anchor: number < usize::from(meta.anchors),
-                frontier: !beaten(config),
+                frontier: !beaten(number),
                 score: f64::from(config.score) / 100.0,
                 float_score: f64::from(config.float_score) / 100.0,
-                macs: config.macs,
+                macs: image.macs(config),
                 arena_bytes: config.arena_bytes,
-                live_bytes: config.live_bytes,
-                milliseconds: f64::from(config.ticks) / ticks_per_millisecond,
-                flash_bytes: config.flash_bytes,
-                own_bytes: config.own_bytes,
+                live_bytes: image.path(config).map(|id| image.segment(id).live_bytes).max().unwrap_or(0),
+                milliseconds: facts[number].0 as f64 / ticks_per_millisecond,
+                flash_bytes: image.flash_bytes(config),
+                own_bytes: own[number],
             })
             .collect();
         rows.sort_by(|a, b| a.milliseconds.total_cmp(&b.milliseconds).then(a.number.cmp(&b.number)));
@@ -154,7 +156,7 @@ impl Facts {
         let configs = self.rows.len();
         let sum =
             |part: &dyn Fn(&Row) -> u64, all: bool| self.rows.iter().filter(|row| all || row.anchor).map(part).sum();
-        let flash = |row: &Row| u64::from(row.flash_bytes);
+        let flash = |row: &Row| row.flash_bytes;
         let arena = |row: &Row| u64::from(row.arena_bytes);
         let image = self.image_bytes as u64;
         vec![
@@ -189,12 +191,20 @@ impl Facts {
 fn payload(image: &Image<'_>) -> u64 {
     let segments: u64 =
         (0..image.segments()).map(|index| u64::from(image.segment(plan::SegmentId(index as u16)).flash_bytes)).sum();
-    let overlay = |op: OpId| u64::from(image.tensor(image.op(op).output).shape[2]) * 4;
     let configs = (0..image.configs()).map(|number| image.config(ConfigId(number)));
-    let overlays: u64 = configs
-        .flat_map(|config| (0..config.overlays).map(move |index| overlay(image.overlay(&config, index).op)))
-        .sum();
-    segments + overlays
+    segments + configs.map(|config| image.overlay_bytes(&config)).sum::<u64>()
+}
+
+/// Flash that only one config uses: its overlays and the segments that no other path runs.
+fn own_bytes(image: &Image<'_>) -> Vec<u64> {
+    let configs = || (0..image.configs()).map(|number| image.config(ConfigId(number)));
+    let mut users = vec![0; image.segments()];
+    configs().for_each(|config| image.path(&config).for_each(|id| users[id.index()] += 1));
+    let own = |config: plan::Config| {
+        let alone = image.path(&config).filter(|id| users[id.index()] == 1);
+        alone.map(|id| u64::from(image.segment(id).flash_bytes)).sum::<u64>() + image.overlay_bytes(&config)
+    };
+    configs().map(own).collect()
 }
 
 /// Bytes in KiB or MiB, one decimal.
@@ -255,8 +265,8 @@ pub(crate) fn cells(row: &Row) -> [String; 10] {
         format!("{} B", grouped(row.arena_bytes.into())),
         format!("{} B", grouped(row.live_bytes.into())),
         milliseconds(row.milliseconds),
-        kib(row.flash_bytes.into()),
-        kib(row.own_bytes.into()),
+        kib(row.flash_bytes),
+        kib(row.own_bytes),
     ]
 }
 

@@ -188,27 +188,23 @@ fn segment(writer: &mut ImageWriter, random: &mut Random, kind: SegmentKind, fro
         peak_bytes,
         flash_bytes: 52,
         macs: 16,
+        live_bytes: peak_bytes,
     });
 }
 
 fn config(writer: &mut ImageWriter, path: &[u16], score: u16) {
-    let name = writer.put(format!("{path:?}").as_bytes());
-    let segments = || path.iter().map(|&segment| writer.segments[usize::from(segment)]);
-    let config = Config {
-        first_segment: writer.path.len() as u16,
-        segments: path.len() as u16,
+    let peaks = path.iter().map(|&segment| writer.segments[usize::from(segment)].peak_bytes);
+    let arena_bytes = peaks.max().unwrap_or_default();
+    let segments: Vec<SegmentId> = path.iter().map(|&segment| SegmentId(segment)).collect();
+    let first_run = writer.put_path(&segments);
+    let segments = path.len() as u16;
+    writer.configs.push(Config {
+        first_run,
+        segments,
         first_overlay: 0,
         overlays: 0,
-        name,
-        arena_bytes: segments().map(|segment| segment.peak_bytes).max().unwrap_or_default(),
-        ticks: path.iter().map(|&segment| writer.costs[usize::from(segment)].ticks).sum(),
-        macs: segments().map(|segment| segment.macs).sum(),
+        arena_bytes,
         score,
         float_score: score,
-        flash_bytes: segments().map(|segment| segment.flash_bytes).sum(),
-        own_bytes: 0,
-        live_bytes: 0,
-    };
-    writer.configs.push(config);
-    writer.path.extend(path.iter().map(|&segment| SegmentId(segment)));
+    });
 }

@@ -57,7 +57,9 @@ fn read(bytes: &[u8]) {
         assert!(config.arena_bytes <= meta.arena_bytes);
         assert_eq!(image.path(&config).count(), usize::from(config.segments));
         assert!((0..config.overlays).all(|overlay| image.overlay(&config, overlay).op.index() < image.ops()));
-        assert_eq!(image.text(config.name).len(), config.name.len as usize);
+        let _ = image.config_name(id).to_string();
+        let _ = (image.ticks(&config), image.macs(&config), image.flash_bytes(&config), image.record_bytes(&config));
+        assert!(image.same_path(&config, &config, config.segments));
         let shape = image.cut(meta.output).shape;
         assert_eq!(image.test_output(id).len(), shape.iter().map(|&side| usize::from(side)).product());
     }

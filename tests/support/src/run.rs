@@ -85,7 +85,7 @@ fn budgeted(image: Image<'_>, current: ConfigId) {
     let target = TargetId(image.targets() - 1);
     let mut policy = Policy::new(&image, target, Settings::default(), memory).expect("the memory is of this image");
     let config = image.config(current);
-    for amount in [0, u64::from(config.ticks), u64::from(u32::MAX), u64::MAX] {
+    for amount in [0, image.ticks(&config), u64::from(u32::MAX), u64::MAX] {
         for limit in [Limit::hard(amount), Limit::soft(amount)] {
             let budget = Budget { time: Some(limit), energy: Some(limit), memory: None };
             let left = Left::of(&budget, image.meta().arena_bytes, 0, 0);

@@ -165,15 +165,16 @@ fn two_thousand_configs_are_listed_costed_and_placed_in_five_seconds() {
 
     let image = plan::Image::parse(&all).expect("the compiler writes valid images");
     assert_eq!(image.configs(), 2_000);
-    // Today 103 bytes each, where 64 are wanted: 48 of the record, two per segment, the name, one per class of the self test.
+    // 16 of the record, four per run of segments, one per class of the self test.
     let added = |number: u16| {
-        let config = image.config(plan::ConfigId(number));
-        let output = image.test_output(plan::ConfigId(number)).len();
-        config.record_bytes() as usize + config.name.len.next_multiple_of(4) as usize + output
+        let id = plan::ConfigId(number);
+        image.record_bytes(&image.config(id)) as usize + image.test_output(id).len()
     };
+    let names = blocks.paths.iter().map(|path| blocks.path_name(path));
+    assert!(names.eq((3..2_000).map(|number| image.config_name(plan::ConfigId(number)).to_string())));
     let expected: usize = (3..2_000).map(added).sum();
     placed.quantized.paths.truncate(3);
     let grown = all.len() - bytes(&placed).expect("an image").len();
     println!("{:.1} bytes per config", grown as f64 / 1_997.0);
-    assert!(grown <= expected + 8 && grown <= 1_997 * 104, "{grown} {expected}");
+    assert!(grown <= expected + 8 && grown <= 1_997 * 64, "{grown} {expected}");
 }
