@@ -7,7 +7,9 @@ use kernels::arch::Scalar;
 use plan::{ConfigId, Image, Rule, sample};
 use runtime::{Engine, RunError};
 use stitch::error::Error;
-use stitch::pipeline::{self, Options, Quiet, Stage};
+use stitch::evaluate::tally::{Shard, Tally};
+use stitch::images::Sheets;
+use stitch::pipeline::{self, Options, Quiet, Scoring, Stage};
 use stitch::{family, pipeline::Compiled};
 use support::onnx::{Attribute, Message, model, node, noise, tensor};
 
@@ -108,8 +110,12 @@ impl Family {
     }
 
     fn compile(&self) -> Result<Compiled, Error> {
+        self.scored(Scoring::Here)
+    }
+
+    fn scored(&self, scoring: Scoring) -> Result<Compiled, Error> {
         let spec = family::read(&self.folder.join("family.toml"))?;
-        pipeline::compile(&spec, Options { score_images: 20, stop_after: Stage::Verify }, &Quiet)
+        pipeline::compile(&spec, Options { score_images: 20, scoring, stop_after: Stage::Verify }, &Quiet)
     }
 
     /// The sentence of the refusal, with the folder of the test written as `DIR`.
@@ -192,7 +198,7 @@ fn an_empty_an_unreadable_and_a_small_image_set_are_refused() {
 fn scores_from_no_image_are_refused() {
     let family = Family::new("scores");
     let spec = family::read(&family.folder.join("family.toml")).unwrap_or_else(|error| panic!("{error}"));
-    let options = Options { score_images: 0, stop_after: Stage::Verify };
+    let options = Options { score_images: 0, scoring: Scoring::Here, stop_after: Stage::Verify };
     let error = pipeline::compile(&spec, options, &Quiet).expect_err("nothing to score").to_string();
     assert_eq!(error, "evaluate: 0 images, at least 1 are needed");
 }
@@ -258,6 +264,28 @@ fn a_flash_limit_is_kept_to_the_byte_or_refused_with_what_would_do() {
     let needed: usize = needed.parse().expect("a number of bytes");
     assert_eq!(configs(&image(needed)), 2);
     assert!(with(needed - 1).is_err());
+}
+
+#[test]
+fn scores_of_something_else_are_refused() {
+    let family = Family::new("scores");
+    let Ok(Compiled::Image(all)) = family.scored(Scoring::Later) else { panic!("no image") };
+    let image = Image::parse(&all).expect("the compiler writes valid images");
+    let spec = family::read(&family.folder.join("family.toml")).unwrap_or_else(|error| panic!("{error}"));
+    let sheets = Sheets::open(&spec.data.test, [32, 32, 3], 10).unwrap_or_else(|error| panic!("{error}")).first(20);
+    let data = sheets.checksum().expect("the files were read before");
+    let whole = Tally { done: 20, ..Tally::new(&image, data, 20, Shard::ALL) };
+    let given = |tally: Tally| family.scored(Scoring::Given("merged.txt".into(), tally));
+    assert!(given(whole.clone()).is_ok());
+    let refused = |tally: Tally| given(tally).expect_err("it is of something else").to_string();
+    let error = refused(Tally { image: whole.image ^ 1, ..whole.clone() });
+    assert!(error.starts_with("merged.txt: it counts the image ") && error.contains("`compile --unscored`"), "{error}");
+    let error = refused(Tally { data: data ^ 1, ..whole.clone() });
+    assert!(error.contains("its pictures have the checksum "), "{error}");
+    let error = refused(Tally { shard: Shard { number: 1, of: 2 }, ..whole.clone() });
+    assert!(error.contains("it is one of 2 shards, not of 1"), "{error}");
+    let error = refused(Tally { done: 19, ..whole });
+    assert!(error.contains("19 of 20 pictures are done"), "{error}");
 }
 
 #[test]

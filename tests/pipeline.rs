@@ -9,8 +9,10 @@ use runtime::policy::{Left, Policy, Settings};
 use runtime::{Budget, Engine, Limit};
 use simulator::PolicyMemory;
 use stitch::evaluate::Way;
+use stitch::evaluate::tally::{Shard, Tally, merge};
 use stitch::family::{self, FamilySpec, Space, StitchSpec};
-use stitch::pipeline::{self, Compiled, Options, Quiet, Stage};
+use stitch::images::Sheets;
+use stitch::pipeline::{self, Compiled, Options, Quiet, Scoring, Stage};
 use stitch::report::Facts;
 use stitch::{cut, error, evaluate, simplify, verify};
 
@@ -23,10 +25,14 @@ fn spec() -> FamilySpec {
 }
 
 fn compile(spec: &FamilySpec) -> Vec<u8> {
-    let options = Options { score_images: IMAGES, stop_after: Stage::Verify };
-    match pipeline::compile(spec, options, &Quiet) {
-        Ok(Compiled::Image(bytes)) => bytes,
-        other => panic!("{other:?}"),
+    scored(spec, Scoring::Here).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn scored(spec: &FamilySpec, scoring: Scoring) -> Result<Vec<u8>, error::Error> {
+    let options = Options { score_images: IMAGES, scoring, stop_after: Stage::Verify };
+    match pipeline::compile(spec, options, &Quiet)? {
+        Compiled::Image(bytes) => Ok(bytes),
+        stopped => panic!("{stopped:?}"),
     }
 }
 
@@ -121,6 +127,32 @@ fn configs_of_two_stitches_are_compiled_and_shared_layers_stored_once() {
     };
     let [(first, of_first), (second, of_second)] = ["small.6>medium.8", "small.6>medium.9"].map(weights);
     assert!(first != second && of_first == of_second, "{first:?} {of_first}, {second:?} {of_second}");
+}
+
+#[test]
+fn shards_choose_what_one_run_chooses() {
+    let mut spec = spec();
+    spec.limits.configs = Some(8);
+    let all = scored(&spec, Scoring::Later).unwrap_or_else(|error| panic!("{error}"));
+    let image = Image::parse(&all).expect("the compiler writes valid images");
+    let sheets = Sheets::open(&spec.data.test, [32, 32, 3], 10).unwrap_or_else(|error| panic!("{error}")).first(IMAGES);
+    let data = sheets.checksum().expect("the files were read before");
+    let tree = evaluate::tree_of(&image);
+    let part = |number: usize| {
+        let shard = Shard { number, of: 2 };
+        let mut tally = Tally::new(&image, data, IMAGES, shard);
+        for images in sheets.batches(8, |picture| shard.has(picture)) {
+            let images = images.unwrap_or_else(|error| panic!("{error}"));
+            let answers = evaluate::batch(&image, Way::Shared(&tree), &images, &|| ()).expect("they run");
+            answers.iter().zip(&images.labels).for_each(|(answers, &label)| tally.add(answers, label));
+        }
+        (format!("{number}.txt").into(), tally)
+    };
+    let merged = merge(&[part(1), part(2)]).unwrap_or_else(|error| panic!("{error}"));
+    let from_shards =
+        scored(&spec, Scoring::Given("merged.txt".into(), merged)).unwrap_or_else(|error| panic!("{error}"));
+    assert!(from_shards == compile(&spec), "scores from shards give another image");
+    assert_eq!(Image::parse(&from_shards).expect("the compiler writes valid images").configs(), 8);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use simulator::{Setup, Trace};
 use stitch::family;
-use stitch::pipeline::{self, Compiled, Stage};
+use stitch::pipeline::{self, Compiled, Scoring, Stage};
 use stitch::report::{Facts, html, table};
 
 use crate::progress::Bars;
@@ -46,7 +46,7 @@ pub fn demo(bundled: Bundled, folder: &Path) -> Result<()> {
     let spec = family::read(&path)?;
     println!("Compiling {}: {} anchors become one image.", spec.name, spec.anchors.len());
     let bars = Bars::new();
-    let options = pipeline::Options { score_images: SCORE_IMAGES, stop_after: Stage::Verify };
+    let options = pipeline::Options { score_images: SCORE_IMAGES, scoring: Scoring::Here, stop_after: Stage::Verify };
     let compiled = pipeline::compile(&spec, options, &bars);
     bars.finish();
     let Compiled::Image(bytes) = compiled? else { bail!("the compiler stopped before it wrote an image") };

@@ -190,33 +190,35 @@ impl<'a> FloatPaths<'a> {
     }
 }
 
-/// Scores of every config: correct answers in 10,000.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Scores {
-    /// With integers, by the real runtime.
-    pub integers: Vec<u16>,
-    /// In float.
-    pub floats: Vec<u16>,
-}
-
-/// Scores over all images, normalised by `mean` and `std` for the float paths; `advance` is called twice per image.
+/// Scores of every config with integers, by the real runtime: correct answers in 10,000. `advance` is called once per image.
 ///
 /// # Errors
 /// What the runtime refuses; images that cannot be read.
-pub fn scores(
-    image: &Image<'_>,
+pub fn scores(image: &Image<'_>, images: &Sheets, advance: &(dyn Fn() + Sync)) -> Result<Vec<u16>, Error> {
+    let tree = tree_of(image);
+    let mut right = vec![0; usize::from(image.configs())];
+    for images in images.batches(BATCH, |_| true) {
+        let images = images?;
+        for (answers, label) in batch(image, Way::Shared(&tree), &images, advance)?.iter().zip(&images.labels) {
+            count(&mut right, answers.classes.iter().map(|&class| class == *label));
+        }
+    }
+    Ok(right.into_iter().map(|right| score(right, images.len())).collect())
+}
+
+/// The same in float, of images normalised by `mean` and `std`.
+///
+/// # Errors
+/// Images that cannot be read.
+pub fn float_scores(
     paths: &FloatPaths<'_>,
     images: &Sheets,
     [mean, std]: [&[f32]; 2],
     advance: &(dyn Fn() + Sync),
-) -> Result<Scores, Error> {
-    let tree = tree_of(image);
-    let mut right = [vec![0; usize::from(image.configs())], vec![0; paths.stitched.paths.len()]];
+) -> Result<Vec<u16>, Error> {
+    let mut right = vec![0; paths.stitched.paths.len()];
     for images in images.batches(BATCH, |_| true) {
         let images = images?;
-        for (answers, label) in batch(image, Way::Shared(&tree), &images, advance)?.iter().zip(&images.labels) {
-            count(&mut right[0], answers.classes.iter().map(|&class| class == *label));
-        }
         let floats: Vec<Vec<usize>> = (0..images.len())
             .into_par_iter()
             .map(|number| {
@@ -226,11 +228,10 @@ pub fn scores(
             })
             .collect();
         for (classes, &label) in floats.iter().zip(&images.labels) {
-            count(&mut right[1], classes.iter().map(|&class| class == usize::from(label)));
+            count(&mut right, classes.iter().map(|&class| class == usize::from(label)));
         }
     }
-    let [integers, floats] = right.map(|right| right.into_iter().map(|right| score(right, images.len())).collect());
-    Ok(Scores { integers, floats })
+    Ok(right.into_iter().map(|right| score(right, images.len())).collect())
 }
 
 fn count(right: &mut [usize], answers: impl Iterator<Item = bool>) {

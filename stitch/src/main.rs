@@ -20,7 +20,7 @@ use stitch::cost_table::{CostTable, Margins};
 use stitch::family::FamilySpec;
 use stitch::layers::Text;
 use stitch::learn::Start;
-use stitch::pipeline::{self, Compiled, Stage};
+use stitch::pipeline::{self, Compiled, Scoring, Stage};
 use stitch::report::{self, Facts, html, table};
 use stitch::{family, images};
 
@@ -44,7 +44,9 @@ enum Command {
     },
     /// Learn stitches, quantise, place, verify, and write the image
     #[command(after_help = "Examples:\n  stitchnet compile models/cifar-cnn/family.toml -o cifar.snet\n  \
-        stitchnet compile models/cifar-cnn/family.toml --stop-after place --print")]
+        stitchnet compile models/cifar-cnn/family.toml --stop-after place --print\n  \
+        stitchnet compile models/cifar-cnn/family.toml --unscored -o all.snet\n  \
+        stitchnet compile models/cifar-cnn/family.toml --scores merged.txt -o cifar.snet")]
     Compile {
         /// Family description
         family: PathBuf,
@@ -54,6 +56,12 @@ enum Command {
         /// Test images behind each score
         #[arg(long, default_value_t = 2000)]
         score_images: usize,
+        /// Write every config, without scores: the image to evaluate on many machines
+        #[arg(long, conflicts_with = "score_images")]
+        unscored: bool,
+        /// Choose by what `evaluate` and `merge` counted with the unscored image
+        #[arg(long, value_name = "FILE", conflicts_with_all = ["score_images", "unscored"])]
+        scores: Option<PathBuf>,
         /// Weights of stitches as before any fine-tuning, whatever was learned: to compare with
         #[arg(long, value_enum)]
         start: Option<Start>,
@@ -185,8 +193,13 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<()> {
     match command {
         Command::Inspect { family } => inspect::inspect(&family),
-        Command::Compile { family, output, score_images, start, stop_after, print } => {
-            let options = pipeline::Options { score_images, stop_after };
+        Command::Compile { family, output, score_images, unscored, scores, start, stop_after, print } => {
+            let scoring = match scores {
+                Some(path) => Scoring::Given(path.clone(), score::read(&path)?),
+                None if unscored => Scoring::Later,
+                None => Scoring::Here,
+            };
+            let options = pipeline::Options { score_images, scoring, stop_after };
             let mut spec = family::read(&family)?;
             if let Some(start) = start {
                 (spec.stitch.start, spec.stitch.learned) = (start, None);

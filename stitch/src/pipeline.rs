@@ -2,13 +2,14 @@
 
 mod text;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::cost::CostModel;
 use crate::cut::Blocks;
 use crate::emit::{Labels, Measured};
 use crate::error::Error;
-use crate::evaluate::{FloatPaths, Scores};
+use crate::evaluate::FloatPaths;
+use crate::evaluate::tally::{Shard, Tally};
 use crate::family::{AnchorSpec, FamilySpec, Limits, StitchSpec};
 use crate::graph::Graph;
 use crate::images::{ImageSet, Sheets};
@@ -62,11 +63,25 @@ pub enum Stage {
     Verify,
 }
 
+/// Who scores the configs that the frontier is chosen from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Scoring {
+    /// This run.
+    #[default]
+    Here,
+    /// Nobody yet: the image that is written has every config and no score, for `evaluate` on as many machines as there are.
+    Later,
+    /// What `evaluate` and `merge` counted with that image, and the file that it was read from.
+    Given(PathBuf, Tally),
+}
+
 /// Limits that a caller sets.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
-    /// Test images behind the scores.
+    /// Test images behind the scores; those of a given evaluation are as many as it says.
     pub score_images: usize,
+    /// Who scores.
+    pub scoring: Scoring,
     /// Last stage to run.
     pub stop_after: Stage,
 }
@@ -115,7 +130,11 @@ pub fn compile(spec: &FamilySpec, options: Options, progress: &dyn Progress) -> 
     begin(Stage::Cut, 0);
     let blocks = cut::cut(graphs, &spec.stitch)?;
     stop_after!(Cut, text::print_blocks(&blocks));
-    let data = Data::read(spec, options.score_images)?;
+    let score_images = match &options.scoring {
+        Scoring::Given(_, tally) => tally.images,
+        _ => options.score_images,
+    };
+    let data = Data::read(spec, score_images)?;
     for (anchor, blocks) in spec.anchors.iter().zip(&blocks.anchors) {
         verify::float_path(&anchor.read()?, &blocks.graph, &data.samples)?;
     }
@@ -135,14 +154,40 @@ pub fn compile(spec: &FamilySpec, options: Options, progress: &dyn Progress) -> 
     stop_after!(Place, text::print_placed(&placed));
     let labels = Labels { family: spec.name.clone(), classes: spec.labels.clone() };
     let cost = CostModel::cortex_m4f();
-    let first = emit::emit(&placed, &labels, &cost, &Measured::default())?;
-    let mut measured = measure(&first, &calibrated.stitched, &data, &pixels, progress)?;
+    let emit = |placed: &Placed, measured: &Measured| emit::emit(placed, &labels, &cost, measured);
+    let mut measured = self_test(&emit(&placed, &Measured::default())?, &data)?;
+    let first = emit(&placed, &measured)?;
+    if options.scoring == Scoring::Later {
+        begin(Stage::Verify, 0);
+        verify::verify(&first)?;
+        return Ok(Compiled::Image(first));
+    }
+    let mut stitched = calibrated.stitched;
+    verify::float_paths(&stitched, &FloatPaths::new(&stitched), &data.samples)?;
+    let floats = |stitched: &Stitched| {
+        begin(Stage::Evaluate, data.test.len());
+        evaluate::float_scores(&FloatPaths::new(stitched), &data.test, [&pixels.mean, &pixels.std], &advance)
+    };
+    measured.images = data.test.len();
+    if let Scoring::Given(path, tally) = &options.scoring {
+        measured.scores = given(path, tally, &first, &data.test)?;
+    } else {
+        begin(Stage::Evaluate, data.test.len());
+        measured.scores = evaluate::scores(&plan::Image::parse(&first)?, &data.test, &advance)?;
+        measured.float_scores = floats(&stitched)?;
+    }
     stop_after!(Evaluate, text::print_scores(&placed, &measured));
     begin(Stage::Frontier, 0);
-    let emit = |placed: &Placed, measured: &Measured| emit::emit(placed, &labels, &cost, measured);
     let choice = choose(&plan::Image::parse(&first)?, &placed, &measured, &spec.limits, emit)?;
     stop_after!(Frontier, choice.to_string());
-    frontier::retain(&mut placed, &mut measured, &choice.kept());
+    let kept = choice.kept();
+    frontier::retain(&mut placed, &mut measured, &kept);
+    if measured.float_scores.is_empty() {
+        // Only of those that ship: an evaluation that was spread over machines has none.
+        let mut kept = kept.iter();
+        stitched.paths.retain(|_| kept.next().copied().unwrap_or(true));
+        measured.float_scores = floats(&stitched)?;
+    }
     begin(Stage::Emit, 0);
     let bytes = emit(&placed, &measured)?;
     stop_after!(Emit, text::print_image(&plan::Image::parse(&bytes)?));
@@ -302,26 +347,29 @@ impl Data {
     }
 }
 
-/// Scores and self test of an image without them.
-fn measure(
-    bytes: &[u8],
-    stitched: &Stitched,
-    data: &Data,
-    pixels: &Pixels,
-    progress: &dyn Progress,
-) -> Result<Measured, Error> {
+/// Input and outputs of the self test of an image without one.
+fn self_test(bytes: &[u8], data: &Data) -> Result<Measured, Error> {
     let image = plan::Image::parse(bytes)?;
-    progress.stage(Stage::Evaluate, 2 * data.test.len() as u64);
-    let paths = FloatPaths::new(stitched);
-    verify::float_paths(stitched, &paths, &data.samples)?;
-    let Scores { integers, floats } =
-        evaluate::scores(&image, &paths, &data.test, [&pixels.mean, &pixels.std], &|| progress.advance())?;
     let channels = usize::from(image.cut(image.meta().input).shape[2]);
     let pixel = |(index, &value): (usize, &u8)| image.preprocess((index % channels) as u16)[usize::from(value)] as i8;
     let first = data.test.batches(1, |_| true).next().transpose()?;
     let input: Vec<i8> = first.iter().flat_map(|first| first.image(0).iter().enumerate().map(pixel)).collect();
     let outputs = verify::agreed_outputs(&image, &input)?;
-    Ok(Measured { images: data.test.len(), scores: integers, float_scores: floats, input, outputs })
+    Ok(Measured { input, outputs, ..Measured::default() })
+}
+
+/// The scores of an evaluation, if it is one of this image and these pictures, and whole.
+fn given(path: &Path, tally: &Tally, image: &[u8], test: &Sheets) -> Result<Vec<u16>, Error> {
+    let expected = Tally::new(&plan::Image::parse(image)?, test.checksum()?, test.len(), Shard::ALL);
+    let refuse = |what: String| {
+        let how = "`compile --unscored` writes the image to evaluate, `merge` puts shards together";
+        Error::Content { path: path.into(), what: format!("{what}; {how}") }
+    };
+    tally.same_run(&expected).map_err(refuse)?;
+    if !tally.is_complete() {
+        return Err(refuse(format!("{} of {} pictures are done", tally.done, tally.images)));
+    }
+    Ok(tally.scores())
 }
 
 /// The description and the networks must agree before data is read.

@@ -20,8 +20,8 @@ pub const EXAMPLES: &str = "Examples:
   stitchnet evaluate cifar.snet --images models/cifar-cnn/data/test --compare
   stitchnet evaluate cifar.snet --images models/cifar-cnn/data/test --shard 2/4 -o 2.txt
 
-A shard is a run of its own, on any machine; `stitchnet merge` puts them together. With -o, a run that was killed goes on
-where it was.";
+A shard is a run of its own, on any machine; `stitchnet merge` puts them together, and `compile --scores` chooses by them what
+ships. With -o, a run that was killed goes on where it was.";
 
 /// Arguments of `evaluate`.
 #[derive(Debug, clap::Args)]
@@ -167,19 +167,22 @@ fn executions(image: &Image<'_>, tree: &Tree) -> String {
 fn table(tally: &Tally) -> String {
     let width = tally.configs.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0).max(6);
     let mut text = format!("{:<width$}     score     right\n", "config");
-    for (name, right) in &tally.configs {
-        let score = f64::from(evaluate::score(*right, tally.done)) / 100.0;
+    for ((name, right), score) in tally.configs.iter().zip(tally.scores()) {
+        let score = f64::from(score) / 100.0;
         text.push_str(&format!("{name:<width$}  {score:>6.2} %  {:>8}\n", grouped(*right as u64)));
     }
     text
 }
 
+/// Reads what `evaluate` or `merge` wrote.
+pub fn read(path: &Path) -> Result<Tally> {
+    let text = fs::read_to_string(path).with_context(|| format!("{}", path.display()))?;
+    Ok(Tally::parse(&text, path)?)
+}
+
 /// Puts shards together.
 pub fn merge(parts: &[PathBuf], output: Option<&Path>) -> Result<()> {
-    let read = |path: &PathBuf| -> Result<(PathBuf, Tally)> {
-        let text = fs::read_to_string(path).with_context(|| format!("{}", path.display()))?;
-        Ok((path.clone(), Tally::parse(&text, path)?))
-    };
+    let read = |path: &PathBuf| -> Result<(PathBuf, Tally)> { Ok((path.clone(), read(path)?)) };
     let merged = tally::merge(&parts.iter().map(read).collect::<Result<Vec<_>>>()?)?;
     print!("{}", table(&merged));
     println!("{} pictures in {} shards", grouped(merged.done as u64), parts.len());

@@ -142,6 +142,12 @@ impl Tally {
         Ok(Self { image, data, images, shard, done, configs })
     }
 
+    /// Scores of the configs, correct answers in 10,000.
+    #[must_use]
+    pub fn scores(&self) -> Vec<u16> {
+        self.configs.iter().map(|&(_, right)| super::score(right, self.done)).collect()
+    }
+
     /// Whether another tally counts the same image over the same pictures; else what differs.
     ///
     /// # Errors

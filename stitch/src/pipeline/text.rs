@@ -88,8 +88,9 @@ pub(super) fn print_placed(placed: &Placed) -> String {
 pub(super) fn print_scores(placed: &Placed, measured: &Measured) -> String {
     let mut text = String::new();
     for (number, path) in placed.quantized.paths.iter().enumerate() {
-        let [score, float] = [&measured.scores, &measured.float_scores].map(|scores| f64::from(scores[number]) / 100.0);
-        let _ = writeln!(text, "{}: {score:.2} %, float {float:.2} %", path.name);
+        let per_cent = |scores: &Vec<u16>| scores.get(number).map(|&score| f64::from(score) / 100.0);
+        let float = per_cent(&measured.float_scores).map_or(String::new(), |float| format!(", float {float:.2} %"));
+        let _ = writeln!(text, "{}: {:.2} %{float}", path.name, per_cent(&measured.scores).unwrap_or(0.0));
     }
     text
 }
