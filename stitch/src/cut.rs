@@ -65,6 +65,8 @@ pub struct Blocks {
     pub paths: Vec<Vec<usize>>,
     /// Whether the space has more paths than the description asks for.
     pub more: bool,
+    /// Whether a stitched config runs the last block of its last anchor without its norm.
+    pub skip_last_norm: bool,
 }
 
 impl Blocks {
@@ -85,6 +87,12 @@ impl Blocks {
             if name.is_empty() { name = pair } else { name = name + "-" + &pair[known..] }
         }
         name
+    }
+
+    /// Whether the last block of an anchor has a layer norm.
+    fn ends_with_a_norm(&self, anchor: usize) -> bool {
+        let AnchorBlocks { graph, blocks, .. } = &self.anchors[anchor];
+        blocks.last().is_some_and(|last| last.iter().any(|&node| matches!(graph.nodes[node].op, Op::LayerNorm { .. })))
     }
 
     /// Pairs of anchors, the cheaper first, that no stitch joins.

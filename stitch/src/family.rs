@@ -97,7 +97,7 @@ pub struct StitchSpec {
     pub space: Space,
     /// Which way stitches lead; for [`Space::Stages`] and [`Space::General`].
     pub direction: Direction,
-    /// Between equally deep stages; for [`Space::V1`] and [`Space::General`], as are the next four.
+    /// Between equally deep stages; for [`Space::V1`] and [`Space::General`], as are the next five.
     pub window: Option<WindowSpec>,
     /// Between equally deep stages only from a block to a later one.
     pub advancing: bool,
@@ -107,6 +107,8 @@ pub struct StitchSpec {
     pub all_pairs: bool,
     /// Share layers between unequally deep stages as published checkpoints do, one off (SN-Net §1.5).
     pub shifted_layers: bool,
+    /// Leave out the norm before the head in every stitched config, as published checkpoints of DeiT need it (SN-Net §2.4).
+    pub skip_last_norm: bool,
     /// Stitches of a config at most: 1 for [`Space::V1`], 2 for [`Space::General`] if not given.
     pub hops: Option<usize>,
     /// Configs at most, anchors included; the first ones are taken.
@@ -183,6 +185,7 @@ impl Default for StitchSpec {
             stages: None,
             all_pairs: false,
             shifted_layers: false,
+            skip_last_norm: false,
             hops: None,
             max_configs: 4096,
             max_macs: None,
@@ -205,6 +208,7 @@ impl StitchSpec {
             ("stages", self.stages.is_some()),
             ("all_pairs", self.all_pairs),
             ("shifted_layers", self.shifted_layers),
+            ("skip_last_norm", self.skip_last_norm),
             ("hops", self.hops.is_some()),
         ];
         if let Some((name, _)) = idle.iter().find(|(_, given)| *given && !windowed) {

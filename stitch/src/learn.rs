@@ -143,7 +143,25 @@ fn add_stitches(stitched: &mut Stitched, blocks: &Blocks, layers: &[Linear]) -> 
         let segment = stitch(stitched, blocks, pair, &layers[pair.layer]);
         stitched.segments.push(segment);
     }
+    if blocks.skip_last_norm {
+        for anchor in 0..blocks.anchors.len() {
+            let segment = bare_head(stitched, anchor);
+            stitched.segments.push(segment);
+        }
+    }
     first
+}
+
+/// The last block of an anchor without its norm.
+fn bare_head(stitched: &Stitched, anchor: usize) -> Segment {
+    let last = stitched.paths[anchor].segments.last();
+    let mut head = last.map(|&last| stitched.segments[last].clone()).expect("an anchor has blocks");
+    let norm = head.nodes.iter().position(|node| matches!(node.op, Op::LayerNorm { .. })).expect("`cut` has seen it");
+    let Node { inputs, output, .. } = head.nodes.remove(norm);
+    let readers = head.nodes.iter_mut().flat_map(|node| &mut node.inputs).filter(|input| **input == output);
+    readers.for_each(|input| *input = inputs[0]);
+    head.name += " without norm";
+    head
 }
 
 /// Segments of a path that takes some pairs, one after another; the stitch of pair 0 is segment `first`.
@@ -157,6 +175,10 @@ fn route(stitched: &Stitched, blocks: &Blocks, path: &[usize], first: usize) -> 
         segments.truncate(segments.len() - rest);
         segments.push(first + number);
         segments.extend(&stitched.paths[pair.back].segments[pair.back_cut..]);
+    }
+    if let (true, Some(&last)) = (blocks.skip_last_norm, path.last()) {
+        segments.pop();
+        segments.push(first + blocks.pairs.len() + blocks.pairs[last].back);
     }
     segments
 }

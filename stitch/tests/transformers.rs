@@ -4,7 +4,8 @@
 use ndarray::Array4;
 use stitch::cost::CostModel;
 use stitch::emit::{Labels, Measured};
-use stitch::family::StitchSpec;
+use stitch::evaluate::FloatPaths;
+use stitch::family::{Space, StitchSpec};
 use stitch::float_judge::Judge;
 use stitch::graph::{Clamp, Graph, Node, Op, Window};
 use stitch::layers::Layer;
@@ -167,9 +168,13 @@ fn block(net: &mut Net, value: &str, channels: i64) -> String {
 /// Norm, class token, dense layer.
 fn tail(net: &mut Net, value: &str, channels: i64) -> String {
     let normed = net.norm(value, channels);
+    head_of_class(net, &normed, channels)
+}
+
+fn head_of_class(net: &mut Net, normed: &str, channels: i64) -> String {
     let index = net.name();
     net.tensors.push(indices(&index, &[], &[0]));
-    let class = net.add("Gather", &[&normed, &index], &[("axis", Int(1))]);
+    let class = net.add("Gather", &[normed, &index], &[("axis", Int(1))]);
     net.head(&class, channels)
 }
 
@@ -373,7 +378,7 @@ fn an_attention_with_fewer_queries_opens_a_stage() {
 }
 
 /// The stitched network as one file: blocks of `front` up to `a`, the stitch, blocks of `back` from `b`.
-fn joined(front: i64, back: i64, [a, b]: [usize; 2], weights: &[f32], bias: &[f32]) -> Vec<u8> {
+fn joined(front: i64, back: i64, [a, b]: [usize; 2], weights: &[f32], bias: &[f32], norm: bool) -> Vec<u8> {
     let mut net = Net::default();
     let mut value = embedding(&mut net, front);
     for _ in 0..=a {
@@ -393,7 +398,8 @@ fn joined(front: i64, back: i64, [a, b]: [usize; 2], weights: &[f32], bias: &[f3
             value = block(&mut own, &value, back);
         }
     }
-    let output = tail(&mut own, &value, back);
+    let normed = own.norm(&value, back);
+    let output = head_of_class(&mut own, if norm { &normed } else { &value }, back);
     net.tensors.append(&mut own.tensors);
     net.nodes.append(&mut own.nodes);
     net.nodes.push(node("Identity", &[&output], "y", &[]));
@@ -407,7 +413,7 @@ fn a_stitched_network_is_its_anchors_and_a_stitch() {
     let (front, back) = (cut::blocks(graph(&vit(8, 0))), cut::blocks(graph(&vit(12, BACK_SEED))));
     for (number, [a, b]) in [[0, 0], [0, 1], [1, 1], [1, 0], [2, 2], [2, 1]].into_iter().enumerate() {
         let (weights, bias) = (noise(8 * 12, number as u32), noise(12, 50 + number as u32));
-        let file = joined(8, 12, [a, b], &weights, &bias);
+        let file = joined(8, 12, [a, b], &weights, &bias, true);
         let judge = Judge::of_file(&file, [8, 12, 3]).unwrap_or_else(|error| panic!("{a}, {b}: {error}"));
         let (leave, enter) = (front.cuts[a + 2], back.cuts[b + 1]);
         let matrix = Array4::from_shape_fn([12, 1, 1, 8], |(to, _, _, from)| weights[from * 12 + to]);
@@ -476,4 +482,39 @@ fn a_family_of_transformers_in_integers_is_near_float_at_every_cut() {
             assert!(layer.cosine >= 0.99, "{}: {}", layer.name, layer.cosine);
         }
     }
+}
+
+#[test]
+fn a_published_checkpoint_runs_without_the_last_norm() {
+    let graphs = vec![graph(&vit(8, 0)), graph(&vit(12, BACK_SEED))];
+    let spec = |skip_last_norm| StitchSpec { space: Space::V1, skip_last_norm, ..StitchSpec::default() };
+    let [with, without] = [false, true].map(|skip| {
+        let blocks = cut::cut(graphs.clone(), &spec(skip)).unwrap_or_else(|error| panic!("{error}"));
+        learn::random(&blocks, 3)
+    });
+    assert_eq!(with.paths.len(), 2 + 3 * DEPTH - 2);
+    assert_eq!(without.paths.len(), with.paths.len());
+    let image = &noise(8 * 12 * 3, 7)[..];
+    for number in 0..with.paths.len() {
+        let name = &with.paths[number].name;
+        let outputs = [&with, &without].map(|family| FloatPaths::new(family).output(number, image));
+        // Anchors keep their norm.
+        let Some((leave, enter)) = name.split_once('>') else {
+            assert_eq!(outputs[0], outputs[1], "{name}");
+            continue;
+        };
+        let cut = |text: &str| text.split_once('.').and_then(|(_, cut)| cut.parse::<usize>().ok()).expect("a cut");
+        let stitch = with.paths[number].segments.iter().map(|&segment| &with.segments[segment]);
+        let stitch = stitch.map(|segment| &segment.nodes[0].op).zip(with.paths[number].segments.iter());
+        let op = stitch.filter(|(_, segment)| with.segments[**segment].name == *name).map(|(op, _)| op).next();
+        let Some(Op::Conv { weights, bias, .. }) = op else { panic!("{name} has no stitch") };
+        let weights: Vec<f32> = (0..8 * 12).map(|index| weights[[index % 12, 0, 0, index / 12]]).collect();
+        for (norm, output) in [true, false].into_iter().zip(&outputs) {
+            let file = joined(8, 12, [cut(leave) - 2, cut(enter) - 1], &weights, bias, norm);
+            let judge = Judge::of_file(&file, [8, 12, 3]).unwrap_or_else(|error| panic!("{name}: {error}"));
+            close(name, output, &judge.output(image).unwrap_or_else(|error| panic!("{name}: {error}")));
+        }
+    }
+    let cnn = cut::cut(vec![graph(&levit())], &spec(true)).expect_err("no norm").to_string();
+    assert!(cnn.contains("skip_last_norm is given, and the last block of `it` has no layer norm"), "{cnn}");
 }

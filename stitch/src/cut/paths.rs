@@ -69,7 +69,16 @@ pub(super) fn select(anchors: Vec<AnchorBlocks>, spec: &StitchSpec) -> Result<Bl
         })
     };
     let paths = stitched.iter().map(|path| path.stitches.iter().map(|&stitch| number(stitch)).collect()).collect();
-    Ok(Blocks { anchors, pairs, paths, more })
+    let blocks = Blocks { anchors, pairs, paths, more, skip_last_norm: spec.skip_last_norm };
+    if let Some(anchor) = (0..blocks.anchors.len()).find(|&anchor| !blocks.ends_with_a_norm(anchor))
+        && spec.skip_last_norm
+    {
+        let name = &blocks.anchors[anchor].graph.name;
+        return Err(Error::Family(format!(
+            "stitch.skip_last_norm is given, and the last block of `{name}` has no layer norm"
+        )));
+    }
+    Ok(blocks)
 }
 
 /// The stitches that paths are made of.
