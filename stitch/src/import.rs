@@ -13,6 +13,7 @@ mod constant;
 mod elementwise;
 mod layers;
 mod movement;
+mod norm;
 mod view;
 
 use std::collections::HashMap;
@@ -25,6 +26,7 @@ use crate::error::Error;
 use crate::graph::{Clamp, Function, Graph, Node, Op};
 use attention::Scores;
 use constant::Constant;
+use norm::Norm;
 use view::{CHANNELS, View};
 
 /// Largest side of a map.
@@ -38,15 +40,15 @@ const LARGEST_WINDOW: usize = 255;
 
 /// Operators of the standard domain that are read; some only where they compute shapes, or as a part of attention.
 #[rustfmt::skip]
-pub const OPERATORS: [&str; 46] = [
+pub const OPERATORS: [&str; 47] = [
     "Add", "AveragePool", "BatchNormalization", "Cast", "Clip", "Concat",
     "Constant", "ConstantOfShape", "Conv", "Div", "Dropout", "Equal",
     "Erf", "Expand", "Flatten", "Gather", "GatherND", "Gelu",
     "Gemm", "GlobalAveragePool", "HardSigmoid", "HardSwish", "Identity", "LayerNormalization",
-    "MatMul", "MaxPool", "Mod", "Mul", "Pad", "ReduceMean",
-    "Relu", "Reshape", "Resize", "Shape", "Sigmoid", "Slice",
-    "Softmax", "Split", "Sqrt", "Squeeze", "Sub", "Tanh",
-    "Transpose", "Unsqueeze", "Upsample", "Where",
+    "MatMul", "MaxPool", "Mod", "Mul", "Pad", "Pow",
+    "ReduceMean", "Relu", "Reshape", "Resize", "Shape", "Sigmoid",
+    "Slice", "Softmax", "Split", "Sqrt", "Squeeze", "Sub",
+    "Tanh", "Transpose", "Unsqueeze", "Upsample", "Where",
 ];
 
 /// What an ONNX value name stands for.
@@ -56,6 +58,8 @@ enum Value {
     Map(Mapped),
     /// Scores of attention.
     Scores(Box<Scores>),
+    /// A part of a layer norm.
+    Norm(Box<Norm>),
     /// A constant.
     Floats(Constant<f32>),
     /// A constant of integers.
@@ -279,6 +283,7 @@ impl Import<'_> {
         match self.value(node, operand)? {
             Value::Map(mapped) => Ok(mapped.clone()),
             Value::Scores(_) => Err(self.refuse(node, format!("input {operand} is a product of two maps"))),
+            Value::Norm(_) => Err(self.refuse(node, format!("input {operand} is a part of a layer norm"))),
             _ => Err(self.refuse(node, format!("input {operand} is a constant; a map is expected"))),
         }
     }
@@ -413,6 +418,9 @@ impl Import<'_> {
         if self.fold(node)? {
             return Ok(());
         }
+        if (0..node.input.len()).any(|operand| matches!(self.value(node, operand), Ok(Value::Norm(_)))) {
+            return self.norm_part(node);
+        }
         match node.op_type.as_str() {
             "Conv" => self.conv(node),
             "BatchNormalization" => self.batch_norm(node),
@@ -420,7 +428,7 @@ impl Import<'_> {
             "Relu" => self.clamp(node, Clamp::RELU),
             "Clip" => self.clip(node),
             "Add" | "Sub" | "Mul" | "Div" => self.combine(node),
-            "Erf" | "Gelu" | "HardSigmoid" | "HardSwish" | "Sigmoid" | "Tanh" => self.curve(node),
+            "Erf" | "Gelu" | "HardSigmoid" | "HardSwish" | "Pow" | "Sigmoid" | "Tanh" => self.curve(node),
             "AveragePool" => self.pool(node, crate::graph::PoolKind::Average),
             "MaxPool" => self.pool(node, crate::graph::PoolKind::Max),
             "GlobalAveragePool" => {

@@ -46,17 +46,26 @@ fn absorb(graph: &mut Graph, source: usize, position: usize) {
     debug_assert!(source < position, "{} before {}", source, node.name);
 }
 
-/// conv → scale = conv with scaled weights and bias (batch-norm folding).
+/// conv → scale = conv with scaled weights and bias (batch-norm folding); layer norm → scale = layer norm.
 fn fold_scale(graph: &mut Graph) -> bool {
     for position in 0..graph.nodes.len() {
         let Op::Scale { factor, offset } = graph.nodes[position].op.clone() else { continue };
         let Some(source) = sole_source(graph, position) else { continue };
-        let Op::Conv { weights, bias, clamp: Clamp::NONE, .. } = &mut graph.nodes[source].op else { continue };
-        for ((mut weights, bias), (factor, offset)) in
-            weights.outer_iter_mut().zip(bias).zip(factor.iter().zip(&offset))
-        {
-            weights *= *factor;
-            *bias = *bias * factor + offset;
+        let scale = factor.iter().zip(&offset);
+        match &mut graph.nodes[source].op {
+            Op::Conv { weights, bias, clamp: Clamp::NONE, .. } => {
+                for ((mut weights, bias), (factor, offset)) in weights.outer_iter_mut().zip(bias).zip(scale) {
+                    weights *= *factor;
+                    *bias = *bias * factor + offset;
+                }
+            }
+            Op::LayerNorm { factor: own, offset: bias, .. } => {
+                for ((own, bias), (factor, offset)) in own.iter_mut().zip(bias).zip(scale) {
+                    *own *= factor;
+                    *bias = *bias * factor + offset;
+                }
+            }
+            _ => continue,
         }
         absorb(graph, source, position);
         return true;

@@ -106,6 +106,114 @@ fn functions_of_one_map_compute_what_the_judge_computes() {
     }
     let other = [node("Relu", &["x"], "r", &[]), node("Mul", &["x", "r"], "y", &[])];
     refused(&model(&MAP, &[], &other), "Mul", "only the sum");
+    // Squeeze and excite: a factor per channel that depends on the image.
+    let excite = [
+        node("GlobalAveragePool", &["x"], "mean", &[]),
+        node("Sigmoid", &["mean"], "gate", &[]),
+        node("Mul", &["x", "gate"], "y", &[]),
+    ];
+    refused(&model(&MAP, &[], &excite), "Mul", "of two different maps only the sum");
+    let power = [tensor("p", &[], &[0.5])];
+    refused(&model(&MAP, &power, &[node("Pow", &["x", "p"], "y", &[])]), "Pow", "only the powers 2 and 3");
+}
+
+/// `x · (1 + tanh(√(2/π) · (x + 0.044715·x³))) / 2` as the dynamo exporter writes it (`pow`), or the older one.
+fn gelu_by_tanh(pow: bool) -> Vec<u8> {
+    let numbers = [("three", 3.0), ("small", 0.044_715), ("root", 0.797_884_6), ("one", 1.0), ("half", 0.5)];
+    let numbers = numbers.map(|(name, value)| tensor(name, &[], &[value]));
+    let cube = if pow {
+        vec![node("Pow", &["x", "three"], "cube", &[])]
+    } else {
+        vec![node("Mul", &["x", "x"], "square", &[]), node("Mul", &["x", "square"], "cube", &[])]
+    };
+    let rest = [
+        node("Mul", &["small", "cube"], "a", &[]),
+        node("Add", &["x", "a"], "b", &[]),
+        node("Mul", &["root", "b"], "c", &[]),
+        node("Tanh", &["c"], "d", &[]),
+        node("Add", &["one", "d"], "e", &[]),
+        node("Mul", &["x", "e"], "f", &[]),
+        node("Mul", &["half", "f"], "y", &[]),
+    ];
+    model(&MAP, &numbers, &[&cube[..], &rest].concat())
+}
+
+#[test]
+fn gelu_by_tanh_is_one_curve_however_it_is_written() {
+    let one = model(&MAP, &[], &[node("Gelu", &["x"], "y", &[("approximate", Text("tanh"))])]);
+    let image = noise(48, 5);
+    let outputs = [gelu_by_tanh(true), gelu_by_tanh(false), one].map(|bytes| {
+        let graph = import::import("it", &bytes).and_then(simplify::simplify).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!((graph.nodes.len(), graph.nodes[0].op.name()), (1, "gelu_tanh"), "{graph}");
+        float::output(&graph, &image)
+    });
+    judged("powers", &gelu_by_tanh(true));
+    judged("products", &gelu_by_tanh(false));
+    for (a, b) in outputs[0].iter().zip(&outputs[1]).chain(outputs[0].iter().zip(&outputs[2])) {
+        assert!((a - b).abs() <= 1e-6, "{a} {b}");
+    }
+    let exact = [node("Gelu", &["x"], "y", &[])];
+    let exact = import::import("it", &model(&MAP, &[], &exact)).and_then(simplify::simplify);
+    let exact = exact.unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!((exact.nodes.len(), exact.nodes[0].op.name()), (1, "gelu"));
+    let other = [node("Gelu", &["x"], "y", &[("approximate", Text("quick"))])];
+    refused(&model(&MAP, &[], &other), "Gelu", "approximate = quick");
+}
+
+/// A layer norm over tokens in its parts. The square is a power or a product; `axes` is an attribute or, from opset 18 on,
+/// an input.
+fn norm_in_parts(power: bool, axes_are_input: bool, table: bool) -> Vec<u8> {
+    let tensors = [
+        integers("shape", &[1, 3, 16]),
+        integers("back", &[1, 4, 4, 3]),
+        integers("last", &[-1]),
+        tensor("two", &[], &[2.0]),
+        tensor("epsilon", &[], &[1e-3]),
+        tensor("w", &[3], &[0.5, -2.0, 1.5]),
+        tensor("b", &[3], &[0.25, 0.0, -1.0]),
+    ];
+    let mean = |from: &str, to: &str| match axes_are_input {
+        true => node("ReduceMean", &[from, "last"], to, &[]),
+        false => node("ReduceMean", &[from], to, &[("axes", Ints(&[-1]))]),
+    };
+    let square = if power { node("Pow", &["c", "two"], "s", &[]) } else { node("Mul", &["c", "c"], "s", &[]) };
+    let mut nodes = vec![
+        node("Reshape", &["x", "shape"], "flat", &[]),
+        node("Transpose", &["flat"], "t", &[("perm", Ints(&[0, 2, 1]))]),
+        mean("t", "m"),
+        node("Sub", &["t", "m"], "c", &[]),
+        square,
+        mean("s", "v"),
+        node("Add", &["v", "epsilon"], "e", &[]),
+        node("Sqrt", &["e"], "d", &[]),
+        node("Div", &["c", "d"], "n", &[]),
+    ];
+    if table {
+        nodes.extend([node("Mul", &["n", "w"], "p", &[]), node("Add", &["p", "b"], "q", &[])]);
+    }
+    nodes.push(node("Reshape", &[if table { "q" } else { "n" }, "back"], "y", &[]));
+    model(&MAP, &tensors, &nodes)
+}
+
+#[test]
+fn a_layer_norm_in_parts_is_a_layer_norm() {
+    for (power, axes_are_input, table) in [(true, false, true), (false, true, true), (true, true, false)] {
+        let bytes = norm_in_parts(power, axes_are_input, table);
+        let graph = import::import("it", &bytes).and_then(simplify::simplify).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!((graph.nodes.len(), graph.nodes[0].op.name()), (1, "layernorm"), "{graph}");
+        // tract knows axes as an attribute only.
+        let judge = Judge::of_file(&norm_in_parts(power, false, table), [4, 4, 3]).expect("a model");
+        let image = noise(48, 3);
+        let expected = judge.output(&image).expect("it runs");
+        for (found, expected) in float::output(&graph, &image).iter().zip(&expected) {
+            assert!((found - expected).abs() <= 1e-5, "{found} instead of {expected}");
+        }
+    }
+    // A mean over channels that stays one.
+    let parts = [node("Transpose", &["x"], "t", &[("perm", Ints(&[0, 2, 3, 1]))])];
+    let mean = node("ReduceMean", &["t"], "m", &[("axes", Ints(&[-1]))]);
+    let other = node("Add", &["t", "m"], "y", &[]);
+    refused(&model(&MAP, &[], &[parts[0].clone(), mean, other]), "Add", "not part of a layer norm");
 }
 
 #[test]

@@ -28,13 +28,14 @@ const OUTSIDE: [(&str, &[&str]); 4] = [
     ("sensors", &["embedded-hal", "embedded-hal-mock", "defmt"]),
 ];
 /// The files that may name tract: import of ONNX, and the float judge.
-const TRACT: [&str; 8] = [
+const TRACT: [&str; 9] = [
     "stitch/src/import.rs",
     "stitch/src/import/attention.rs",
     "stitch/src/import/constant.rs",
     "stitch/src/import/elementwise.rs",
     "stitch/src/import/layers.rs",
     "stitch/src/import/movement.rs",
+    "stitch/src/import/norm.rs",
     "stitch/src/float_judge.rs",
     "stitch/src/float_judge/proto.rs",
 ];

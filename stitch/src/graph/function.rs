@@ -34,6 +34,14 @@ impl Function {
         Argument.times(erf.plus(Constant(1.0)).times(Constant(0.5)))
     }
 
+    /// `x · (1 + tanh(√(2/π) · (x + 0.044715·x³))) / 2`.
+    #[must_use]
+    pub fn gelu_by_tanh() -> Self {
+        let cube = Argument.times(Argument).times(Argument);
+        let inner = Argument.plus(cube.times(Constant(0.044_715))).times(Constant((2.0 / std::f32::consts::PI).sqrt()));
+        Argument.times(Tanh(Box::new(inner)).plus(Constant(1.0)).times(Constant(0.5)))
+    }
+
     /// `min(max(slope·x + offset, 0), 1)`.
     #[must_use]
     pub fn hard_sigmoid(slope: f32, offset: f32) -> Self {
@@ -128,6 +136,7 @@ impl Function {
         let hard_swish = Argument.times(Self::hard_sigmoid(1.0 / 6.0, 0.5));
         let known = [
             ("gelu", Self::gelu()),
+            ("gelu_tanh", Self::gelu_by_tanh()),
             ("silu", silu),
             ("hardswish", hard_swish),
             ("hardsigmoid", Self::hard_sigmoid(1.0 / 6.0, 0.5)),

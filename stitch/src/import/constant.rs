@@ -69,6 +69,7 @@ impl Import<'_> {
             let shape = match self.value(node, 0)? {
                 Value::Map(mapped) => mapped.view.shape(),
                 Value::Scores(scores) => scores.view.shape(),
+                Value::Norm(_) => return Ok(false),
                 Value::Floats(values) => values.shape().to_vec(),
                 Value::Integers(values) => values.shape().to_vec(),
             };
@@ -82,7 +83,7 @@ impl Import<'_> {
         let mut operands = vec![];
         for operand in (0..node.input.len()).filter(|&operand| self.has(node, operand)) {
             match self.value(node, operand)? {
-                Value::Map(_) | Value::Scores(_) => return Ok(false),
+                Value::Map(_) | Value::Scores(_) | Value::Norm(_) => return Ok(false),
                 constant => operands.push(constant.clone()),
             }
         }

@@ -20,14 +20,31 @@ impl Import<'_> {
                 let attributes = Attributes(node);
                 Function::hard_sigmoid(attributes.float("alpha", 0.2), attributes.float("beta", 0.5))
             }
+            "Pow" => self.power(node)?,
             _ => match Attributes(node).text("approximate", "none").as_str() {
                 "none" => Function::gelu(),
-                other => return Err(self.refuse(node, format!("approximate = {other}; only none is supported"))),
+                "tanh" => Function::gelu_by_tanh(),
+                other => return Err(self.refuse(node, format!("approximate = {other}; none and tanh are supported"))),
             },
         };
         let mapped = self.mapped(node, 0)?;
         self.see(node, Mapped { function: function.of(&mapped.function), ..mapped });
         Ok(())
+    }
+
+    /// A power of a map: squares and cubes.
+    fn power(&self, node: &pb::NodeProto) -> Result<Function, Error> {
+        let power = match self.value(node, 1)? {
+            Value::Floats(values) if values.len() == 1 => values.first().copied(),
+            Value::Integers(values) if values.len() == 1 => values.first().map(|&power| power as f32),
+            _ => None,
+        };
+        let square = || Function::Argument.times(Function::Argument);
+        match power {
+            Some(2.0) => Ok(square()),
+            Some(3.0) => Ok(square().times(Function::Argument)),
+            _ => Err(self.refuse(node, "only the powers 2 and 3 are supported")),
+        }
     }
 
     /// Binds a map as it is seen through another function.

@@ -204,6 +204,10 @@ impl Import<'_> {
         let given = self.integers_of(node, "axes", 1)?.unwrap_or_default();
         let axes: Option<Vec<usize>> = given.iter().map(|&axis| constant::place(axis, rank)).collect();
         let axes = axes.ok_or_else(|| self.refuse(node, format!("axes = {given:?} of {:?}", view.shape())))?;
+        let channels = |dim: usize| view.dims[dim].iter().any(|run| run.axis == CHANNELS);
+        if axes == [rank - 1] && channels(rank - 1) && Attributes(node).integer("keepdims", 1) != 0 {
+            return self.channel_mean(node);
+        }
         self.mean(node, input, &view, &axes, Attributes(node).integer("keepdims", 1) != 0)
     }
 
