@@ -1,4 +1,4 @@
-"""Export public architectures with random weights: `python structures.py [OUT] [--only NAME] [--exporter dynamo]`.
+"""Export public architectures with random weights: `python structures.py [OUT] [--only NAME] [--exporter dynamo] [--opset 20]`.
 
 For tests of structure, not of accuracy: OUT (default `cache/structures`) gets NAME.onnx per architecture and
 FAMILY.toml per family, which `stitchnet inspect` reads. Nothing that this script writes is committed.
@@ -57,7 +57,7 @@ def network(name: str, seed: int) -> torch.nn.Module:
     return net.eval()
 
 
-def export(name: str, out: Path, seed: int, dynamo: bool) -> Path:
+def export(name: str, out: Path, seed: int, dynamo: bool, opset: int) -> Path:
     """Writes OUT/NAME.onnx."""
     path = out / f"{name}.onnx"
     options = {"external_data": False} if dynamo else {}
@@ -67,7 +67,7 @@ def export(name: str, out: Path, seed: int, dynamo: bool) -> Path:
             network(name, seed),
             (torch.zeros(1, 3, SIDE, SIDE),),
             path,
-            opset_version=17,
+            opset_version=opset,
             dynamo=dynamo,
             input_names=["image"],
             output_names=["logits"],
@@ -92,12 +92,13 @@ def main() -> None:
     parser.add_argument("out", type=Path, nargs="?", default=Path(__file__).parent / "cache" / "structures")
     parser.add_argument("--only", choices=[*ARCHITECTURES, *FAMILIES], help="one architecture or family")
     parser.add_argument("--exporter", choices=["torchscript", "dynamo"], default="torchscript")
+    parser.add_argument("--opset", type=int, default=17, help="17 to 20 are read")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     names = FAMILIES.get(arguments.only, [arguments.only] if arguments.only else ARCHITECTURES)
     for name in names:
-        path = export(name, arguments.out, arguments.seed, arguments.exporter == "dynamo")
+        path = export(name, arguments.out, arguments.seed, arguments.exporter == "dynamo", arguments.opset)
         print(f"{path}: {path.stat().st_size:,} bytes", flush=True)
     for name in FAMILIES:
         family(name, arguments.out)
