@@ -291,9 +291,7 @@ fn block<I: Isa>(isa: I, op: &Attention<'_>, part: &Part<'_>, first: usize, outp
         let (above, below) = (dots(isa, [queries[0], queries[1]], four), dots(isa, [queries[2], queries[3]], four));
         let sums = [above[0], above[1], below[0], below[1]];
         for (row, sums) in scores.chunks_exact_mut(4 * keys).zip(sums) {
-            for (logit, sum) in row.as_chunks_mut().0.iter_mut().skip(key).zip(sums) {
-                *logit = op.logit(sum).to_le_bytes().map(|byte| byte as i8);
-            }
+            put(op, row.get_mut(4 * key..).unwrap_or_default(), sums);
         }
     }
     for (row, number) in scores.chunks_exact_mut(4 * keys).zip(numbers) {
@@ -313,10 +311,11 @@ fn block<I: Isa>(isa: I, op: &Attention<'_>, part: &Part<'_>, first: usize, outp
     while channel < width {
         if channel + 16 <= width {
             let sums = isa.mix(weights, &part.value, channel);
-            store(op, part, numbers, channel, sums, output);
+            numbers.into_iter().zip(&sums).for_each(|(number, sums)| store(op, part, number, channel, sums, output));
             channel += 16;
         } else {
-            store(op, part, numbers, channel, mix::<1>(weights, &part.value, channel), output);
+            let sums = mix::<1>(weights, &part.value, channel);
+            numbers.into_iter().zip(&sums).for_each(|(number, sums)| store(op, part, number, channel, sums, output));
             channel += 1;
         }
     }
@@ -327,7 +326,13 @@ fn dots<I: Isa>(isa: I, queries: [&[i8]; 2], keys: [&[i8]; 4]) -> [[i32; 4]; 2] 
     if queries[0].len().is_multiple_of(4) {
         return isa.dot_2x4(queries, keys.map(arch::unsigned));
     }
-    queries.map(|query| keys.map(|key| query.iter().zip(key).map(|(&q, &k)| i32::from(q) * i32::from(k)).sum()))
+    queries.map(|query| keys.map(|key| dot(query, key)))
+}
+
+/// Of any length.
+#[inline(never)]
+fn dot(query: &[i8], key: &[i8]) -> i32 {
+    query.iter().zip(key).map(|(&query, &key)| i32::from(query) * i32::from(key)).sum()
 }
 
 /// Values mixed by the weights of four queries, `N` channels from `channel` on.
@@ -350,19 +355,19 @@ pub(crate) fn mix<const N: usize>(weights: [&[[i8; 2]]; ROWS], values: &Rows<'_>
     sums
 }
 
-#[inline(always)]
-fn store<const N: usize>(
-    op: &Attention<'_>,
-    part: &Part<'_>,
-    numbers: [usize; ROWS],
-    channel: usize,
-    sums: [[i32; N]; ROWS],
-    output: &mut [i8],
-) {
-    for (number, sums) in numbers.into_iter().zip(sums) {
-        let at = part.output.at(number) + channel;
-        for (out, sum) in output.get_mut(at..at + N).unwrap_or_default().iter_mut().zip(sums) {
-            *out = op.finish(sum);
-        }
+/// Logits of four keys; less at the end of a row. A call, as [`store`] is: inlined both are kilobytes on a Cortex-M.
+#[inline(never)]
+fn put(op: &Attention<'_>, row: &mut [i8], sums: [i32; 4]) {
+    for (logit, sum) in row.as_chunks_mut().0.iter_mut().zip(sums) {
+        *logit = op.logit(sum).to_le_bytes().map(|byte| byte as i8);
+    }
+}
+
+/// Neighbouring outputs of one query.
+#[inline(never)]
+fn store(op: &Attention<'_>, part: &Part<'_>, number: usize, channel: usize, sums: &[i32], output: &mut [i8]) {
+    let at = part.output.at(number) + channel;
+    for (out, &sum) in output.get_mut(at..at + sums.len()).unwrap_or_default().iter_mut().zip(sums) {
+        *out = op.finish(sum);
     }
 }

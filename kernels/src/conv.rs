@@ -217,7 +217,8 @@ fn store4<I: Isa>(isa: I, op: &Conv<'_>, channel: usize, sums: [i32; 4], out: &m
     }
 }
 
-#[inline(always)]
+/// One sum. A call: few images need it often, and inlined it is a kilobyte on a Cortex-M.
+#[inline(never)]
 fn store(op: &Conv<'_>, channel: usize, sum: i32, out: &mut [i8]) {
     match op.to {
         Element::Int8 => {

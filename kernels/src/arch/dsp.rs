@@ -14,7 +14,7 @@ mod softmax;
 use core::arch::asm;
 
 use crate::add::Add;
-use crate::attention::Attention;
+use crate::attention::{Attention, ROWS, Rows};
 use crate::conv::Conv;
 use crate::isa::Isa;
 use crate::layer_norm::{LayerNorm, Row};
@@ -116,6 +116,17 @@ impl Isa for Dsp {
     #[inline(always)]
     fn softmax_row(self, row: &mut [i8]) {
         softmax::row(row);
+    }
+
+    // Only widths that the own body leaves out come here, and 64 sums at once would be ten kilobytes.
+    #[inline(never)]
+    fn mix(self, weights: [&[[i8; 2]]; ROWS], values: &Rows<'_>, channel: usize) -> [[i32; 16]; ROWS] {
+        let mut sums = [[0; 16]; ROWS];
+        for next in 0..16 {
+            let four = crate::attention::mix::<1>(weights, values, channel + next);
+            sums.iter_mut().zip(four).for_each(|(sums, [sum])| sums[next] = sum);
+        }
+        sums
     }
 
     #[inline(always)]

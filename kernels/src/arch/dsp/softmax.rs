@@ -133,6 +133,7 @@ pub(super) unsafe fn column<const PITCH: usize>(cells: *mut u32, runs: usize, le
 }
 
 /// A row of logits in place.
+#[inline(never)]
 pub(super) fn row(row: &mut [i8]) {
     let keys = row.len() / 4;
     if keys > 0 {
