@@ -35,7 +35,13 @@ fn counted(anchor: &cut::AnchorBlocks, blocks: std::ops::Range<usize>) -> Count 
     let batch_norms = name.starts_with("resnet") || name.starts_with("levit");
     let elements = |tensor: usize| graph.tensors[tensor].iter().product::<usize>() as u64;
     let node = |node: &Node, head: bool| -> Count {
-        let (macs, parameters) = (node.macs(&graph.tensors), node.op.parameters() as u64);
+        let (macs, mut parameters) = (node.macs(&graph.tensors), node.op.parameters() as u64);
+        if let Op::Conv { bias, .. } = &node.op
+            && bias.iter().all(|&bias| bias == 0.0)
+        {
+            // A layer without biases; those of the files are noise.
+            parameters -= bias.len() as u64;
+        }
         let channels = graph.tensors[node.output][2] as u64;
         match &node.op {
             // The mean of LeViT's two heads.
@@ -46,6 +52,8 @@ fn counted(anchor: &cut::AnchorBlocks, blocks: std::ops::Range<usize>) -> Count 
             }
             Op::Conv { .. } if batch_norms && !head => [macs + 2 * elements(node.output), parameters + channels],
             Op::Conv { .. } => [macs, parameters],
+            // Here the norm is computed of the class token alone.
+            Op::LayerNorm { .. } if head && name.starts_with("deit") => [5 * 197 * channels, parameters],
             Op::LayerNorm { .. } => [5 * elements(node.output), parameters],
             Op::Pool { kind: PoolKind::Average, .. } if name.starts_with("resnet") => [elements(node.inputs[0]), 0],
             Op::Attention(attention) if attention.bias.is_empty() => [macs, 0],
