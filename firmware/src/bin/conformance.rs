@@ -100,7 +100,13 @@ impl Bench {
                 compared += 2;
                 if vector == 0 {
                     let name = self.image.config_name(config);
-                    defmt::info!("config {}: instructions {} dsp, {} scalar  {}", config.0, dsp, scalar, defmt::Display2Format(&name));
+                    defmt::info!(
+                        "config {}: instructions {} dsp, {} scalar  {}",
+                        config.0,
+                        dsp,
+                        scalar,
+                        defmt::Display2Format(&name)
+                    );
                 }
             }
         }
