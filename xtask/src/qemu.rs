@@ -90,10 +90,11 @@ pub fn latency(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// The command of the product.
+/// The command of the product. Built from the root, not by `--package`: that selects other features of its dependencies, and
+/// builds tract once more.
 pub fn stitchnet() -> Command {
     let mut command = Command::new("cargo");
-    command.args(["run", "--release", "--quiet", "--package", "stitch", "--bin", "stitchnet", "--"]);
+    command.args(["run", "--release", "--quiet", "--bin", "stitchnet", "--"]);
     command
 }
 
