@@ -3,7 +3,7 @@
 /// First four bytes of an image.
 pub const MAGIC: [u8; 4] = *b"SNET";
 /// A runtime refuses an image of another major version.
-pub const MAJOR: u8 = 1;
+pub const MAJOR: u8 = 2;
 /// A higher minor version only adds optional sections.
 pub const MINOR: u8 = 0;
 /// Weights row by row, one layout that every instruction set runs.

@@ -1,7 +1,7 @@
 //! The records: one description of each fact about a network, read on the device and written by the host.
 
 use crate::bytes::Field;
-use crate::layout::{WITH_BIAS, WITH_MASK};
+use crate::layout::{NO_TENSOR, WITH_BIAS, WITH_MASK};
 
 macro_rules! id {
     ($(#[$doc:meta] $name:ident),*) => {$(
@@ -500,6 +500,33 @@ impl Attention {
 }
 
 impl Op {
+    /// An op whose fields are those that a kind does not use.
+    pub const EMPTY: Self = Self {
+        kind: OpKind::Move,
+        min: -128,
+        max: 127,
+        shift: 0,
+        input: TensorId(0),
+        input2: TensorId(NO_TENSOR),
+        output: TensorId(0),
+        scratch: TensorId(NO_TENSOR),
+        kernel: [0; 2],
+        stride: [0; 2],
+        pad: [0; 4],
+        groups: 0,
+        flags: 0,
+        weights: 0,
+        bias: 0,
+        multiplier: 0,
+        shifts: 0,
+        factors: [0; 2],
+        constant: 0,
+        origin: [0; 3],
+        first_channel: 0,
+        step: [0; 2],
+        repeat: [0; 2],
+    };
+
     /// What a LayerNorm adds to the variance times the squared number of channels.
     #[must_use]
     pub fn epsilon(&self) -> u64 {

@@ -13,7 +13,7 @@ use alloc::vec::Vec;
 
 pub use transformer::transformer;
 
-use crate::layout::{ARENA_ALIGN, NO_TENSOR, SHARED};
+use crate::layout::{ARENA_ALIGN, SHARED};
 use crate::record::{
     Config, Cost, Cut, CutId, Element, Meta, Op, OpId, OpKind, Overlay, Range, Segment, SegmentId, SegmentKind, Target,
     Tensor, TensorId,
@@ -25,32 +25,6 @@ const EMPTY: Range = Range { offset: 0, len: 0 };
 const SCALE_BITS: u32 = 0x3d80_0000;
 /// Cost of every segment.
 const COST: Cost = Cost { ticks: 10, bound_ticks: 15, energy_uj: 4, bound_energy_uj: 6 };
-/// An op that every kind overwrites in part.
-const EMPTY_OP: Op = Op {
-    kind: OpKind::Move,
-    min: -128,
-    max: 127,
-    shift: 0,
-    input: TensorId(0),
-    input2: TensorId(NO_TENSOR),
-    output: TensorId(0),
-    scratch: TensorId(NO_TENSOR),
-    kernel: [0; 2],
-    stride: [0; 2],
-    pad: [0; 4],
-    groups: 0,
-    flags: 0,
-    weights: 0,
-    bias: 0,
-    multiplier: 0,
-    shifts: 0,
-    factors: [0; 2],
-    constant: 0,
-    origin: [0; 3],
-    first_channel: 0,
-    step: [0; 2],
-    repeat: [0; 2],
-};
 /// Scratch for the largest window of the sample, ample for every kernel.
 const SCRATCH: u16 = 1024;
 
@@ -210,7 +184,7 @@ impl<'a> Builder<'a> {
     fn op(&mut self, kind: OpKind, input: u16, output: u16) -> &mut Op {
         let id = |local| TensorId(self.segment.first_tensor + local);
         self.segment.ops += 1;
-        self.writer.ops.push(Op { kind, input: id(input), output: id(output), ..EMPTY_OP });
+        self.writer.ops.push(Op { kind, input: id(input), output: id(output), ..Op::EMPTY });
         self.writer.ops.last_mut().expect("one was pushed")
     }
 

@@ -11,9 +11,6 @@ mod numbers;
 mod ranges;
 mod transformer;
 
-use plan::layout::NO_TENSOR;
-use plan::{OpKind, TensorId};
-
 use crate::error::Error;
 use crate::graph::{Node, Op};
 use crate::images::normalised;
@@ -94,33 +91,6 @@ fn preprocess(pixels: &Pixels, quant: Quant) -> Vec<[i8; 256]> {
     };
     pixels.mean.iter().zip(&pixels.std).map(table).collect()
 }
-
-/// A record whose fields are those that a kind does not use.
-pub(crate) const EMPTY: plan::Op = plan::Op {
-    kind: OpKind::Move,
-    min: -128,
-    max: 127,
-    shift: 0,
-    input: TensorId(0),
-    input2: TensorId(NO_TENSOR),
-    output: TensorId(0),
-    scratch: TensorId(NO_TENSOR),
-    kernel: [0; 2],
-    stride: [0; 2],
-    pad: [0; 4],
-    groups: 0,
-    flags: 0,
-    weights: 0,
-    bias: 0,
-    multiplier: 0,
-    shifts: 0,
-    factors: [0; 2],
-    constant: 0,
-    origin: [0; 3],
-    first_channel: 0,
-    step: [0; 2],
-    repeat: [0; 2],
-};
 
 #[cfg(test)]
 mod tests;

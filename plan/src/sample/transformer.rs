@@ -43,12 +43,17 @@ pub fn transformer() -> ImageWriter {
     let narrow_conv = parts.tensor([4, 4, 4], Element::Int8);
     for (output, flags) in [(wide_conv, 0), (narrow_conv, WITH_CURVE)] {
         let scratch = parts.tensor([1, 1, SCRATCH], Element::Int8);
-        let one =
-            Op { groups: 1, kernel: [1; 2], stride: [1; 2], scratch, weights, flags, ..op(OpKind::Conv, norm, output) };
+        let one = Op {
+            groups: 1,
+            kernel: [1; 2],
+            stride: [1; 2],
+            scratch,
+            weights,
+            flags,
+            ..parts.requantised(OpKind::Conv, norm, output)
+        };
         let constant = if flags == 0 { 0 } else { table as i32 };
-        let requantised = parts.requantised(OpKind::Conv, norm, output);
-        let (bias, multiplier, shifts) = (requantised.bias, requantised.multiplier, requantised.shifts);
-        parts.push(Op { bias, multiplier, shifts, constant, ..one });
+        parts.push(Op { constant, ..one });
     }
     // The output of the stitch stays at the far end.
     let end = parts.end;
@@ -67,7 +72,7 @@ fn words(value: i32) -> Vec<u8> {
 }
 
 fn op(kind: OpKind, input: TensorId, output: TensorId) -> Op {
-    Op { kind, input, output, ..super::EMPTY_OP }
+    Op { kind, input, output, ..Op::EMPTY }
 }
 
 /// The last segment under construction.

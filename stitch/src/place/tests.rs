@@ -1,6 +1,5 @@
 use super::*;
 use crate::network::{IntegerOp, Kind, Quant};
-use crate::quantize::EMPTY;
 use plan::TensorId;
 use plan::layout::NO_TENSOR;
 
@@ -21,7 +20,7 @@ fn segment(sizes: &[usize], second: &[Option<usize>], scratch: &[usize]) -> Inte
             input: TensorId(number as u16),
             input2: TensorId(second[number].map_or(NO_TENSOR, |tensor| tensor as u16)),
             output: TensorId(number as u16 + 1),
-            ..EMPTY
+            ..plan::Op::EMPTY
         },
         weights: None,
         constants: crate::network::Constants::Nothing,

@@ -10,7 +10,7 @@ use super::ranges::{bounds, moves, narrow, symmetric, tensor_quants, to_integer,
 use super::transformer;
 use crate::error::Error;
 use crate::graph::{Clamp, Node, Op, PoolKind, Window};
-use crate::network::{Constants, ConvWeights, Extent, IntegerOp, IntegerSegment, Quant, Segment};
+use crate::network::{Constants, Extent, IntegerOp, IntegerSegment, Quant, Segment};
 
 /// What is known of a segment.
 pub(super) struct Known<'a> {
@@ -377,7 +377,7 @@ impl Lowering<'_> {
     }
 
     pub fn push_with(&mut self, record: plan::Op, constants: Constants, scratch_bytes: usize, macs: u64) {
-        self.ops.push(IntegerOp { record, weights: None::<ConvWeights>, constants, scratch_bytes, macs });
+        self.ops.push(IntegerOp { record, weights: None, constants, scratch_bytes, macs });
     }
 
     pub fn macs(&self, node: &Node) -> u64 {
@@ -420,7 +420,7 @@ impl Narrow<'_> {
 
     pub fn record(&self, kind: OpKind, input: usize, output: usize) -> Result<plan::Op, Error> {
         let (input, output) = (TensorId(self.u16(input)?), TensorId(self.u16(output)?));
-        Ok(plan::Op { kind, input, output, ..super::EMPTY })
+        Ok(plan::Op { kind, input, output, ..plan::Op::EMPTY })
     }
 
     pub fn u16(&self, value: usize) -> Result<u16, Error> {

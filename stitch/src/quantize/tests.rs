@@ -264,7 +264,7 @@ fn fixed_point_is_exact_to_30_bits_and_refuses_what_does_not_fit() {
 #[test]
 fn an_addition_refuses_operands_that_its_factors_cannot_hold() {
     let quant = |scale| Quant { scale, zero_point: 3, element: plan::Element::Int8 };
-    let mut record = EMPTY;
+    let mut record = plan::Op::EMPTY;
     addition(&mut record, [quant(0.1), quant(0.05)], quant(0.12), "n").expect("fits");
     assert!(record.factors[0] > 16_000 && record.constant.unsigned_abs() <= 1 << 30, "{record:?}");
     let error = addition(&mut record, [quant(1.0), quant(1e-6)], quant(1e-6), "sum3").expect_err("does not fit");

@@ -7,7 +7,7 @@
 //! input ─► a1.0 ─► a1.1 ─► a1.2 ─► output
 //! ```
 
-use plan::layout::{NO_TENSOR, SHARED};
+use plan::layout::SHARED;
 use plan::{
     Config, Cost, Cut, CutId, Element, ImageWriter, Meta, Op, OpKind, Range, Segment, SegmentId, SegmentKind, Target,
     Tensor, TensorId,
@@ -150,28 +150,17 @@ fn segment(writer: &mut ImageWriter, random: &mut Random, kind: SegmentKind, fro
     let shifts = writer.put(&[36; 4]).offset;
     writer.ops.push(Op {
         kind: OpKind::Conv,
-        min: -128,
-        max: 127,
-        shift: 0,
         input: TensorId(first_tensor),
-        input2: TensorId(NO_TENSOR),
         output: TensorId(first_tensor + 1),
         scratch: TensorId(first_tensor + 2),
         kernel: [1; 2],
         stride: [1; 2],
-        pad: [0; 4],
         groups: 1,
-        flags: 0,
         weights,
         bias,
         multiplier,
         shifts,
-        factors: [0; 2],
-        constant: 0,
-        origin: [0; 3],
-        first_channel: 0,
-        step: [0; 2],
-        repeat: [0; 2],
+        ..Op::EMPTY
     });
     writer.segments.push(Segment {
         kind,
