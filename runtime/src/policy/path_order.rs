@@ -5,8 +5,8 @@ use core::cmp::Ordering;
 use plan::{Config, Image, Overlay, SegmentId};
 
 /// Whether two configs compute the same in their first `done` segments: the same segments, with the same biases. What
-/// [`compare`] finds too, but a change of config asks it: comparing the stored runs takes a third of the instructions
-/// (396 against 1,151 on a Cortex-M4, `cargo xtask latency` on the bundled family).
+/// [`compare`] finds too, but a change of config asks it, and comparing the stored runs takes fewer instructions
+/// (`cargo xtask latency` prints those of a change).
 #[must_use]
 pub fn shares(image: &Image<'_>, a: &Config, b: &Config, done: u16) -> bool {
     image.same_path(a, b, done) && same_biases(image, a, b, done)
