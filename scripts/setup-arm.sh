@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Brings the Cortex-M target and QEMU; asks nothing, and a second run only looks. Where rustup cannot reach its
-# server, Debian's copy of the standard library's source is compiled for exactly this compiler (about 2 minutes).
+# Brings the Cortex-M targets and QEMU; asks nothing, and a second run only looks. Where rustup cannot reach its
+# server, Debian's copy of the standard library's source is compiled for exactly this compiler (about 2 minutes a target).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-TARGET=thumbv7em-none-eabihf
+# Cortex-M4 and M7; Cortex-M55, for which Rust has no target with vectors: `-C target-cpu` adds them.
+TARGETS="thumbv7em-none-eabihf thumbv8m.main-none-eabihf"
 # Debian's package of the source of a Rust release: version and SHA-256 (rust-toolchain.toml says which release).
 SOURCE_OF=1.95.0
 SOURCE_PACKAGE=1.95.0+dfsg1-2
@@ -18,7 +19,7 @@ say() { printf 'setup-arm: %s\n' "$*"; }
 die() { say "$@" >&2; exit 1; }
 root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }
 apt() { root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=600 -y -q "$@" >>"$CACHE/apt.log" 2>&1; }
-has_target() { ls "$RUSTLIB/$TARGET"/lib/libcore-*.rlib >/dev/null 2>&1; }
+missing() { for target in $TARGETS; do ls "$RUSTLIB/$target"/lib/libcore-*.rlib >/dev/null 2>&1 || echo "$target"; done; }
 debian() { command -v apt-get >/dev/null; }
 # Where apt gets most of its packages.
 mirror() {
@@ -66,24 +67,24 @@ get_source() {
   read -r name sha256 < <(xz -dc "$to/Sources.xz" |
     awk -v RS= -v v="$SOURCE_OF" '/(^|\n)Package: rustc\n/ && index($0, "\nVersion: " v "+")' |
     sed -n '/^Checksums-Sha256/,/^[A-Z].*:$/p' | awk '/orig\.tar\.xz$/ { print $3, $1; exit }') || true
-  [ -n "${name:-}" ] || die "no source of Rust $SOURCE_OF in the archive; run 'rustup target add $TARGET' where it works"
+  [ -n "${name:-}" ] || die "no source of Rust $SOURCE_OF in the archive; run 'rustup target add $TARGETS' where it works"
   fetch "pool/main/r/rustc/$name" "$to/source.tar.xz"
   sha256_is "$to/source.tar.xz" "$sha256" || die "the tarball is not the one of the signed index"
   tar -xJf "$to/source.tar.xz" -C "$to" --strip-components=1 --wildcards '*/library'
 }
 
 # Compiles core and alloc as the release does, puts them into the toolchain, and tells rustup.
-build_target() {
-  local release commit
+build_targets() {
+  local release commit targets=$*
   release=$("$RUSTC" -vV | sed -n 's/^release: //p')
   commit=$("$RUSTC" -vV | sed -n 's/^commit-hash: //p')
-  debian || die "'rustup target add $TARGET' failed, and this is no Debian to take the source from"
+  debian || die "'rustup target add $targets' failed, and this is no Debian to take the source from"
   [ "$release" = "$SOURCE_OF" ] || die "rustc is $release; the source known here is of $SOURCE_OF"
   # The lists also say where the archive is.
   apt update || die "apt failed; see $CACHE/apt.log"
   command -v curl >/dev/null && command -v xz >/dev/null && command -v gpgv >/dev/null && command -v cc >/dev/null ||
     apt install --no-install-recommends curl xz-utils gpgv gcc libc6-dev || die "apt failed; see $CACHE/apt.log"
-  say "compiling the standard library for $TARGET"
+  say "compiling the standard library for $targets"
   local work
   work=$(mktemp -d "$CACHE/build.XXXXXX")
   trap 'rm -rf "$work"' EXIT
@@ -93,26 +94,33 @@ build_target() {
     export RUSTC RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$work/target CARGO_PROFILE_DIST_DEBUG=0
     export RUSTFLAGS="-Zforce-unstable-if-unmarked --remap-path-prefix=$work/library=/rustc/$commit/library"
     "$(dirname "$RUSTC")/cargo" build -q --locked --profile dist -p alloc --features compiler-builtins-mem \
-      --target $TARGET
+      $(printf -- '--target %s ' "$@")
   )
-  local staged=$RUSTLIB/.$TARGET
+  for target; do install_target "$work" "$target"; done
+}
+
+# Puts a compiled library into the toolchain.
+install_target() {
+  local work=$1 target=$2
+  local staged=$RUSTLIB/.$target
   rm -rf "$staged"
   mkdir -p "$staged/lib"
-  cp "$work/target/$TARGET/dist/deps/"*.rlib "$staged/lib/"
-  mv "$staged" "$RUSTLIB/$TARGET"
+  cp "$work/target/$target/dist/deps/"*.rlib "$staged/lib/"
+  mv "$staged" "$RUSTLIB/$target"
   # Without these lines cargo builds, but rustup would try to download the target.
-  (cd "$RUSTLIB/$TARGET/lib" && for file in *; do echo "file:lib/rustlib/$TARGET/lib/$file"; done) \
-    >"$RUSTLIB/manifest-rust-std-$TARGET"
-  [ ! -f "$RUSTLIB/components" ] || grep -qx "rust-std-$TARGET" "$RUSTLIB/components" ||
-    echo "rust-std-$TARGET" >>"$RUSTLIB/components"
-  [ ! -f "$RUSTLIB/multirust-config.toml" ] || grep -qx "target = \"$TARGET\"" "$RUSTLIB/multirust-config.toml" ||
-    printf '\n[[components]]\npkg = "rust-std"\ntarget = "%s"\nis_extension = false\n' $TARGET \
+  (cd "$RUSTLIB/$target/lib" && for file in *; do echo "file:lib/rustlib/$target/lib/$file"; done) \
+    >"$RUSTLIB/manifest-rust-std-$target"
+  [ ! -f "$RUSTLIB/components" ] || grep -qx "rust-std-$target" "$RUSTLIB/components" ||
+    echo "rust-std-$target" >>"$RUSTLIB/components"
+  [ ! -f "$RUSTLIB/multirust-config.toml" ] || grep -qx "target = \"$target\"" "$RUSTLIB/multirust-config.toml" ||
+    printf '\n[[components]]\npkg = "rust-std"\ntarget = "%s"\nis_extension = false\n' $target \
       >>"$RUSTLIB/multirust-config.toml"
 }
 
 mkdir -p "$CACHE"
-has_target || { command -v rustup >/dev/null && timeout 300 rustup target add $TARGET >"$CACHE/rustup.log" 2>&1; } || true
-has_target || build_target
+[ -z "$(missing)" ] ||
+  { command -v rustup >/dev/null && timeout 300 rustup target add $(missing) >"$CACHE/rustup.log" 2>&1; } || true
+[ -z "$(missing)" ] || build_targets $(missing)
 [ "$(qemu_major)" -ge 8 ] || install_qemu
 [ "$(qemu_major)" -ge 8 ] || die "QEMU is $(qemu_major) (0: none), 8 or later is needed; install qemu-system-arm by hand"
-say "ready: $TARGET of $("$RUSTC" -V | cut -d' ' -f1-2), $(qemu-system-arm --version | head -1)"
+say "ready: $TARGETS of $("$RUSTC" -V | cut -d' ' -f1-2), $(qemu-system-arm --version | head -1)"
