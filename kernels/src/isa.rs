@@ -12,7 +12,7 @@ use crate::softmax;
 /// Leaf functions of one instruction set. A value of such a type proves that the CPU has it, so the leaves are
 /// safe to call. Slices of one call have one length, a multiple of 4.
 pub trait Isa: Copy {
-    /// `scalar`, `avx2`, `vnni`, `dsp`.
+    /// `scalar`, `avx2`, `vnni`, `dsp`, `mve`.
     const NAME: &'static str;
 
     /// Runs `body` compiled for this instruction set.
@@ -105,12 +105,14 @@ pub enum Level {
     Vnni,
     /// Armv7E-M with DSP instructions.
     Dsp,
+    /// Armv8.1-M with integer vectors.
+    Mve,
 }
 
 impl Level {
     /// Those that this CPU has, slowest first.
     pub fn available() -> impl Iterator<Item = Self> {
-        [Self::Scalar, Self::Avx2, Self::Vnni, Self::Dsp].into_iter().filter(|level| match level {
+        [Self::Scalar, Self::Avx2, Self::Vnni, Self::Dsp, Self::Mve].into_iter().filter(|level| match level {
             Self::Scalar => true,
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => arch::Avx2::new().is_some(),
@@ -118,6 +120,8 @@ impl Level {
             Self::Vnni => arch::Vnni::new().is_some(),
             #[cfg(all(target_arch = "arm", feature = "dsp"))]
             Self::Dsp => true,
+            #[cfg(all(target_arch = "arm", feature = "mve"))]
+            Self::Mve => true,
             #[allow(unreachable_patterns, reason = "levels of other architectures")]
             _ => false,
         })
@@ -137,6 +141,7 @@ impl Level {
             Self::Avx2 => "avx2",
             Self::Vnni => "vnni",
             Self::Dsp => "dsp",
+            Self::Mve => "mve",
         }
     }
 }
