@@ -5,8 +5,14 @@ use std::{env, fs};
 use plan::{ConfigId, Image};
 
 /// Feature of a board and its memory.
-const BOARDS: [(&str, &str); 3] = [
+const BOARDS: [(&str, &str); 4] = [
     ("MPS2_AN386", "FLASH : ORIGIN = 0x00000000, LENGTH = 4M\n  RAM : ORIGIN = 0x20000000, LENGTH = 4M"),
+    // Tightly coupled memories, and what is outside: constants, the image among them.
+    (
+        "MPS3_AN547",
+        "FLASH : ORIGIN = 0x00000000, LENGTH = 512K\n  RAM : ORIGIN = 0x20000000, LENGTH = 512K\n  \
+         OUTSIDE : ORIGIN = 0x70000000, LENGTH = 256M",
+    ),
     ("NRF52840", "FLASH : ORIGIN = 0x00000000, LENGTH = 1M\n  RAM : ORIGIN = 0x20000000, LENGTH = 256K"),
     // The AXI memory: what is there in one piece.
     ("STM32H743", "FLASH : ORIGIN = 0x08000000, LENGTH = 2M\n  RAM : ORIGIN = 0x24000000, LENGTH = 512K"),
@@ -18,7 +24,13 @@ fn main() {
         .iter()
         .find(|(feature, _)| env::var_os(format!("CARGO_FEATURE_{feature}")).is_some())
         .expect("firmware: select the feature of a board, such as `mps2-an386`");
-    fs::write(out.join("memory.x"), format!("MEMORY\n{{\n  {memory}\n}}\n")).expect("OUT_DIR can be written");
+    let mut script = format!("MEMORY\n{{\n  {memory}\n}}\n");
+    if memory.contains("OUTSIDE") {
+        // Before `.rodata` of cortex-m-rt: the first that names a section takes it.
+        script +=
+            "SECTIONS\n{\n  .outside : ALIGN(16) { *(.rodata .rodata.*); } > OUTSIDE\n}\nINSERT BEFORE .rodata;\n";
+    }
+    fs::write(out.join("memory.x"), script).expect("OUT_DIR can be written");
     if env::var_os("CARGO_FEATURE_REFERENCE").is_none() {
         write_carried(&out);
     }

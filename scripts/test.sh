@@ -45,8 +45,9 @@ done
 # Same bytes on a Cortex-M4, instructions of a switch, memory: what no host test sees.
 step scripts/setup-arm.sh
 step cargo xtask qemu --image $IMAGE
-# Every kernel against the reference there; no layer takes more instructions than it did.
+# Every kernel against the reference there and on a Cortex-M55; no layer takes more instructions than it did.
 step cargo xtask layers-bench
+step cargo xtask layers-bench --board mps3-an547
 # A decision among 64 configs in at most 2,000 instructions; flash, memory and stack of every firmware on every board.
 LADDER=out/ladder.snet
 step cargo run --release --quiet -p support --example ladder -- $LADDER 64
@@ -58,11 +59,14 @@ step cargo xtask latency --image $IMAGE
 step cargo run --release --quiet --bin stitchnet -- bench $IMAGE --from out/latency.log --milliwatts 100 -o $STATION
 step cargo xtask station --image $STATION
 if component clippy clippy; then
-  for board in mps2-an386 nrf52840 stm32h743; do
+  for board in mps2-an386 mps3-an547 nrf52840 stm32h743; do
+    [ $board = mps3-an547 ] && target=thumbv8m.main-none-eabihf || target=thumbv7em-none-eabihf
     step env STITCHNET_IMAGE="$PWD/$LADDER" cargo clippy --manifest-path firmware/Cargo.toml --release --bins --lib \
-      --target thumbv7em-none-eabihf --no-default-features --features $board -- -D warnings
+      --target $target --no-default-features --features $board -- -D warnings
   done
   step cargo clippy --manifest-path firmware/Cargo.toml --release --bin layers --target thumbv7em-none-eabihf \
     --features reference -- -D warnings
+  step cargo clippy --manifest-path firmware/Cargo.toml --release --bin layers --target thumbv8m.main-none-eabihf \
+    --no-default-features --features mps3-an547,reference -- -D warnings
 fi
 printf '\nall checks passed (%ss)\n' "$SECONDS"

@@ -1,4 +1,4 @@
-//! `layers-bench`: instructions of every layer on an emulated Cortex-M4, against the figures of the last change and
+//! `layers-bench`: instructions of every layer on an emulated core, against the figures of the last change and
 //! those of a peer.
 
 use std::collections::BTreeMap;
@@ -6,10 +6,12 @@ use std::fs;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::emulator;
+use crate::emulator::{self, Board};
 
 /// Instructions of each layer when they were last accepted.
-const BASELINE: &str = "benches/baselines/m4.toml";
+fn baseline(board: Board) -> String {
+    format!("benches/baselines/{}.toml", board.core)
+}
 /// A layer may take this many times the accepted instructions.
 const TOLERANCE: f64 = 1.02;
 
@@ -26,9 +28,9 @@ struct Row {
 }
 
 /// Runs the firmware, prints the table, and compares; or, with `update`, accepts what was found.
-pub fn check(update: bool) -> Result<()> {
-    let elf = emulator::build_kernels("layers")?;
-    let log = emulator::run(&elf, &[], |line| {
+pub fn check(board: Board, update: bool) -> Result<()> {
+    let elf = emulator::build_kernels(board, "layers")?;
+    let log = emulator::run(board, &elf, &[], |line| {
         if !line.starts_with("layer|") && !line.starts_with("model|") {
             println!("{line}");
         }
@@ -45,12 +47,13 @@ pub fn check(update: bool) -> Result<()> {
         println!("{name}, the sum of its layers: {total:.0} instructions, {:.3} of {peer:.0}", total / peer);
     }
     if update {
-        return accept(&rows);
+        return accept(board, &rows);
     }
-    let text = fs::read_to_string(BASELINE).with_context(|| format!("{BASELINE}; `--update` writes it"))?;
-    let worse = compare(&rows, &toml::from_str(&text).context(BASELINE)?);
-    ensure!(worse.is_empty(), "instructions against {BASELINE}:\n  {}", worse.join("\n  "));
-    println!("no layer takes more than {TOLERANCE} of {BASELINE}");
+    let path = baseline(board);
+    let text = fs::read_to_string(&path).with_context(|| format!("{path}; `--update` writes it"))?;
+    let worse = compare(&rows, &toml::from_str(&text).with_context(|| path.clone())?);
+    ensure!(worse.is_empty(), "instructions against {path}:\n  {}", worse.join("\n  "));
+    println!("no layer takes more than {TOLERANCE} of {path}");
     Ok(())
 }
 
@@ -105,16 +108,18 @@ fn compare(rows: &[Row], accepted: &BTreeMap<String, f64>) -> Vec<String> {
     findings
 }
 
-fn accept(rows: &[Row]) -> Result<()> {
-    let mut text =
-        "# Instructions of each layer on a Cortex-M4 in QEMU. `cargo xtask layers-bench --update` writes it.\n"
-            .to_owned();
+fn accept(board: Board, rows: &[Row]) -> Result<()> {
+    let mut text = format!(
+        "# Instructions of each layer on {} in QEMU. `cargo xtask layers-bench --board {0} --update` writes it.\n",
+        board.name
+    );
     for row in rows {
         text += &format!("\"{}\" = {}\n", row.name, row.instructions);
     }
+    let path = baseline(board);
     fs::create_dir_all("benches/baselines")?;
-    fs::write(BASELINE, text).context(BASELINE)?;
-    println!("wrote {BASELINE}");
+    fs::write(&path, text).with_context(|| path.clone())?;
+    println!("wrote {path}");
     Ok(())
 }
 

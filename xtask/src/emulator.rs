@@ -12,50 +12,93 @@ use defmt_decoder::{DecodeError, StreamDecoder, Table};
 
 use crate::call;
 
-/// Target of the firmware.
+/// Target of Cortex-M4 and M7.
 pub const TARGET: &str = "thumbv7em-none-eabihf";
-/// Board that QEMU models.
-const MACHINE: &str = "mps2-an386";
+
+/// A board that QEMU models. Its name is QEMU's, and the firmware's feature.
+#[derive(Clone, Copy, Debug)]
+pub struct Board {
+    /// Name.
+    pub name: &'static str,
+    /// Core, in the names of files.
+    pub core: &'static str,
+    target: &'static str,
+}
+
+/// Boards; the first is the one that nobody has to name.
+pub const BOARDS: [Board; 2] = [
+    Board { name: "mps2-an386", core: "m4", target: TARGET },
+    Board { name: "mps3-an547", core: "m55", target: "thumbv8m.main-none-eabihf" },
+];
+
+impl Board {
+    /// The board of a name.
+    pub fn named(name: &str) -> Result<Self> {
+        let found = BOARDS.into_iter().find(|board| board.name == name);
+        found.with_context(|| {
+            format!("there is no board {name}; there are {}", BOARDS.map(|board| board.name).join(", "))
+        })
+    }
+
+    /// Splits `--board NAME` off a command line.
+    pub fn split<'a>(arguments: &[&'a str]) -> Result<(Self, Vec<&'a str>)> {
+        let mut rest = arguments.to_vec();
+        let Some(at) = rest.iter().position(|&argument| argument == "--board") else { return Ok((BOARDS[0], rest)) };
+        let name = rest.get(at + 1).context("--board needs a name")?;
+        let board = Self::named(name)?;
+        rest.drain(at..at + 2);
+        Ok((board, rest))
+    }
+}
+
 /// The firmware's clock counts on 2^6 ns an instruction.
 const ICOUNT: &str = "shift=6,sleep=off";
 /// A run of the bundled family takes some minutes; one that takes longer hangs.
 const TIME_LIMIT: Duration = Duration::from_secs(20 * 60);
 
 /// Builds a binary with an image inside, and vectors if it needs them.
-pub fn build(binary: &str, image: &Path, vectors: Option<&Path>) -> Result<PathBuf> {
-    let mut command = Command::new("cargo");
-    command.args(["build", "--quiet", "--release", "--locked", "--bin", binary, "--target", TARGET]);
-    command.current_dir("firmware").env("STITCHNET_IMAGE", std::path::absolute(image)?);
+pub fn build(board: Board, binary: &str, image: &Path, vectors: Option<&Path>) -> Result<PathBuf> {
+    let mut command = cargo_build(board, binary, &[board.name]);
+    command.env("STITCHNET_IMAGE", std::path::absolute(image)?);
     match vectors {
         Some(vectors) => command.env("STITCHNET_VECTORS", std::path::absolute(vectors)?),
         None => command.env_remove("STITCHNET_VECTORS"),
     };
     call(command)?;
-    Ok(self::binary(binary))
+    Ok(self::binary(board.target, binary))
 }
 
 /// Builds a binary that carries no image: kernels alone, with their reference.
-pub fn build_kernels(binary: &str) -> Result<PathBuf> {
+pub fn build_kernels(board: Board, binary: &str) -> Result<PathBuf> {
+    call(cargo_build(board, binary, &[board.name, "reference"]))?;
+    Ok(self::binary(board.target, binary))
+}
+
+fn cargo_build(board: Board, binary: &str, features: &[&str]) -> Command {
     let mut command = Command::new("cargo");
-    command.args(["build", "--quiet", "--release", "--locked", "--bin", binary, "--target", TARGET]);
-    command.args(["--features", "reference"]).current_dir("firmware");
-    call(command)?;
-    Ok(self::binary(binary))
+    command.args(["build", "--quiet", "--release", "--locked", "--bin", binary, "--target", board.target]);
+    command.args(["--no-default-features", "--features", &features.join(",")]).current_dir("firmware");
+    command
 }
 
 /// Where cargo leaves a binary.
-pub fn binary(name: &str) -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "firmware/target".into(), PathBuf::from);
-    target.join(TARGET).join("release").join(name)
+pub fn binary(target: &str, name: &str) -> PathBuf {
+    let folder = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "firmware/target".into(), PathBuf::from);
+    folder.join(target).join("release").join(name)
 }
 
 /// Runs a firmware with more arguments for QEMU; `line` takes its log as it comes. Fails where the firmware fails, and where
 /// `line` does. Returns the log.
-pub fn run(elf: &Path, arguments: &[&OsStr], mut line: impl FnMut(&str) -> Result<()> + Send) -> Result<Vec<String>> {
+pub fn run(
+    board: Board,
+    elf: &Path,
+    arguments: &[&OsStr],
+    mut line: impl FnMut(&str) -> Result<()> + Send,
+) -> Result<Vec<String>> {
     let bytes = fs::read(elf).with_context(|| format!("{}", elf.display()))?;
     let table = Table::parse(&bytes)?.context("the firmware has no defmt table")?;
     let mut qemu = Command::new("qemu-system-arm")
-        .args(["-M", MACHINE, "-icount", ICOUNT, "-nographic", "-monitor", "none", "-serial", "none"])
+        .args(["-M", board.name, "-icount", ICOUNT, "-nographic", "-monitor", "none", "-serial", "none"])
         .args(["-semihosting-config", "enable=on,target=native"])
         .args(arguments)
         .arg("-kernel")
@@ -124,5 +167,20 @@ fn decode(decoder: &mut dyn StreamDecoder, lines: &mut Vec<String>) -> Result<()
             Err(DecodeError::UnexpectedEof) => return Ok(()),
             Err(DecodeError::Malformed) => bail!("the log is damaged"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Board;
+
+    #[test]
+    fn a_board_is_named_anywhere_or_not_at_all() {
+        let (board, rest) = Board::split(&["--count", "2", "--board", "mps3-an547", "--image", "x"]).unwrap();
+        assert_eq!((board.name, rest), ("mps3-an547", vec!["--count", "2", "--image", "x"]));
+        let (board, rest) = Board::split(&["--count", "2"]).unwrap();
+        assert_eq!((board.name, rest), ("mps2-an386", vec!["--count", "2"]));
+        assert!(Board::split(&["--board"]).is_err());
+        assert!(Board::split(&["--board", "mps3"]).unwrap_err().to_string().contains("mps2-an386, mps3-an547"));
     }
 }

@@ -21,16 +21,17 @@ cargo xtask TASK
   ci                     every check, as scripts/test.sh runs them
   layers                 no dependency that the architecture forbids
   readme IMAGE [OTHER]…  the tables of README.md, from the bundled family's image, a path in the repository; others side by side
-  qemu [--image FILE] [--images DIR] [--count N] [--vectors FILE]
-                         outputs, switches and memory of the firmware on an emulated Cortex-M4,
-                         compared with the host; without --image on the bundled family
-  latency [--image FILE] what segments, configs, changes of config and decisions take there, as a log for
+  qemu [--board NAME] [--image FILE] [--images DIR] [--count N] [--vectors FILE]
+                         outputs, switches and memory of the firmware on an emulated board, mps2-an386 (Cortex-M4) or
+                         mps3-an547 (Cortex-M55), compared with the host; without --image on the bundled family
+  latency [--board NAME] [--image FILE]
+                         what segments, configs, changes of config and decisions take there, as a log for
                          `stitchnet bench --from`
-  layers-bench [--update]
+  layers-bench [--board NAME] [--update]
                          every kernel against the reference there, and the instructions of each layer against
-                         benches/baselines/m4.toml, which --update writes, and against a peer's
+                         benches/baselines/CORE.toml, which --update writes, and against a peer's
   sizes --image FILE     flash, memory and stack of every firmware on every board, against the declared limits
-  station --image FILE   the sensing firmware there, while its temperature and its supply change; the image has
+  station --image FILE   the sensing firmware on mps2-an386, while its temperature and its supply change; the image has
                          the costs of `latency`";
 
 fn main() -> ExitCode {
@@ -64,9 +65,10 @@ fn task() -> Result<()> {
             qemu::latency(&options)
         }
         ["layers-bench", option @ ..] => {
-            ensure!(matches!(option, [] | ["--update"]), "layers-bench knows --update only");
+            let (board, option) = emulator::Board::split(option)?;
+            ensure!(matches!(*option, [] | ["--update"]), "layers-bench knows --board and --update only");
             env::set_current_dir(root)?;
-            bench::check(!option.is_empty())
+            bench::check(board, !option.is_empty())
         }
         ["sizes", "--image", image] => {
             let image = std::path::absolute(image)?;

@@ -1,4 +1,4 @@
-//! `qemu` and `latency`: firmware on an emulated Cortex-M4, against what the host computed.
+//! `qemu` and `latency`: firmware on an emulated board, against what the host computed.
 
 use std::fs;
 use std::path::PathBuf;
@@ -6,7 +6,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{call, emulator};
+use crate::call;
+use crate::emulator::{self, Board};
 
 /// Where `latency` writes the log.
 pub const LATENCY_LOG: &str = "out/latency.log";
@@ -18,6 +19,7 @@ const FAMILY_PICTURES: &str = "models/cifar-cnn/data/test";
 /// What to run.
 #[derive(Debug)]
 pub struct Options {
+    board: Board,
     /// Image; the bundled family's is made if there is none.
     image: Option<PathBuf>,
     /// Pictures that the inputs are taken from.
@@ -31,7 +33,9 @@ pub struct Options {
 impl Options {
     /// Reads the command line.
     pub fn parse(arguments: &[&str]) -> Result<Self> {
-        let mut options = Self { image: None, pictures: FAMILY_PICTURES.into(), count: "1".into(), vectors: None };
+        let (board, arguments) = Board::split(arguments)?;
+        let pictures = FAMILY_PICTURES.into();
+        let mut options = Self { board, image: None, pictures, count: "1".into(), vectors: None };
         let mut arguments = arguments.iter();
         while let Some(&option) = arguments.next() {
             let value = *arguments.next().with_context(|| format!("{option} needs a value"))?;
@@ -65,8 +69,8 @@ pub fn check(options: &Options) -> Result<()> {
             vectors
         }
     };
-    let elf = emulator::build("conformance", &image, Some(&vectors))?;
-    emulator::run(&elf, &[], |line| {
+    let elf = emulator::build(options.board, "conformance", &image, Some(&vectors))?;
+    emulator::run(options.board, &elf, &[], |line| {
         println!("{line}");
         Ok(())
     })?;
@@ -79,8 +83,8 @@ pub fn latency(options: &Options) -> Result<()> {
         Some(image) => image.clone(),
         None => bundled_image()?,
     };
-    let elf = emulator::build("latency", &image, None)?;
-    let lines = emulator::run(&elf, &[], |line| {
+    let elf = emulator::build(options.board, "latency", &image, None)?;
+    let lines = emulator::run(options.board, &elf, &[], |line| {
         println!("{line}");
         Ok(())
     })?;

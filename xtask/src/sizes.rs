@@ -94,7 +94,7 @@ fn build(limit: &Limit, image: &Path) -> Result<std::path::PathBuf> {
     command.args(["--features", limit.board, "--bin", limit.binary, "--target", crate::emulator::TARGET]);
     command.current_dir("firmware").env("STITCHNET_IMAGE", image).env_remove("STITCHNET_VECTORS");
     call(command)?;
-    Ok(crate::emulator::binary(limit.binary))
+    Ok(crate::emulator::binary(crate::emulator::TARGET, limit.binary))
 }
 
 /// Bytes of flash and of static memory, and of the latter arenas, policy memory and tables of the image's size.

@@ -9,7 +9,7 @@ use std::{fs, thread};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::emulator;
+use crate::emulator::{self, BOARDS};
 
 /// The emulator's monitor.
 const MONITOR: &str = "out/station.qmp";
@@ -47,7 +47,7 @@ const SUPPLY: &str = "adm1272,id=supply,bus=i2c,address=0x10";
 
 /// Runs the firmware with both sensors, which change; without any; and with one.
 pub fn check(image: &Path) -> Result<()> {
-    let elf = emulator::build("sense", image, None)?;
+    let elf = emulator::build(BOARDS[0], "sense", image, None)?;
     changing(&elf)?;
     careful(&elf, &[])?;
     careful(&elf, &["-device", THERMOMETER])?;
@@ -97,7 +97,7 @@ fn changing(elf: &Path) -> Result<()> {
     let mut phases = PHASES.iter();
     let mut current: Option<&Phase> = None;
     let mut answers: Vec<(&Phase, String)> = vec![];
-    let lines = emulator::run(elf, &arguments.map(OsStr::new), |line| {
+    let lines = emulator::run(BOARDS[0], elf, &arguments.map(OsStr::new), |line| {
         println!("{line}");
         let Some(frame) = frame(line) else { return Ok(()) };
         // The emulator does not wait: a phase is over when a frame has read what it set.
@@ -137,7 +137,7 @@ fn judge(answers: &[(&Phase, String)], lines: &[String]) -> Result<()> {
 /// With a sensor missing every frame is run, carefully.
 fn careful(elf: &Path, arguments: &[&str]) -> Result<()> {
     let arguments: Vec<&OsStr> = arguments.iter().map(OsStr::new).collect();
-    let lines = emulator::run(elf, &arguments, |_| Ok(()))?;
+    let lines = emulator::run(BOARDS[0], elf, &arguments, |_| Ok(()))?;
     let (frames, careful) = (statistic(&lines, "frames")?, statistic(&lines, "careful")?);
     ensure!(frames > 0 && frames == careful, "{careful} of {frames} frames were careful, with a sensor missing");
     ensure!(statistic(&lines, "met")? == frames, "not every frame met its budget with a sensor missing");

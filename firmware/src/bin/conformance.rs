@@ -4,12 +4,12 @@
 #![no_main]
 
 use cortex_m_rt::entry;
-use firmware::board::Clock;
+use firmware::board::{Clock, Kernels};
 use firmware::carried::{ARENA, Aligned, IMAGE};
 use firmware::exit;
 use firmware::program::{sizes, stack_holds};
 use kernels::Isa;
-use kernels::arch::{Dsp, Scalar};
+use kernels::arch::Scalar;
 use plan::{ConfigId, Image};
 use runtime::{Engine, RunError, policy};
 
@@ -96,14 +96,15 @@ impl Bench {
         for vector in 0..self.vectors.count {
             for config in self.configs() {
                 let scalar = self.run(Scalar, arena, vector, config)?;
-                let dsp = self.run(Dsp, arena, vector, config)?;
+                let fast = self.run(Kernels, arena, vector, config)?;
                 compared += 2;
                 if vector == 0 {
                     let name = self.image.config_name(config);
                     defmt::info!(
-                        "config {}: instructions {} dsp, {} scalar  {}",
+                        "config {}: instructions {} {=str}, {} scalar  {}",
                         config.0,
-                        dsp,
+                        fast,
+                        Kernels::NAME,
                         scalar,
                         defmt::Display2Format(&name)
                     );
@@ -116,12 +117,12 @@ impl Bench {
     }
 
     /// A fresh engine that has run `done` segments of `config`.
-    fn advance<'a>(&self, arena: &'a mut [i8], config: ConfigId, done: u16) -> Result<Engine<'a, Dsp>, RunError>
+    fn advance<'a>(&self, arena: &'a mut [i8], config: ConfigId, done: u16) -> Result<Engine<'a, Kernels>, RunError>
     where
         'static: 'a,
     {
         arena.fill(0);
-        let mut engine = Engine::new(Dsp, self.image, arena)?;
+        let mut engine = Engine::new(Kernels, self.image, arena)?;
         fill(&mut engine, self.vectors.input(0));
         engine.begin(config)?;
         for _ in 0..done {
@@ -160,7 +161,7 @@ impl Bench {
         }
         self.bar("switch", changes, most, written);
         other.copy_from_slice(arena);
-        let mut engine = Engine::new(Dsp, self.image, arena)?;
+        let mut engine = Engine::new(Kernels, self.image, arena)?;
         let mut most = 0;
         for config in self.configs() {
             let (instructions, result) = self.clock.ticks(|| engine.begin(config));

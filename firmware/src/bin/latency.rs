@@ -4,11 +4,10 @@
 #![no_main]
 
 use cortex_m_rt::entry;
-use firmware::board::{Clock, TARGET, TICKS_PER_SECOND};
+use firmware::board::{Clock, Kernels, TARGET, TICKS_PER_SECOND};
 use firmware::carried::{ARENA, Aligned, CONFIGS, SEGMENTS, configs, image, policy, target};
 use firmware::exit;
 use firmware::program::stack_holds;
-use kernels::arch::Dsp;
 use plan::Image;
 use runtime::policy::{Left, Policy, shares};
 use runtime::{Budget, Engine, Progress, RunError};
@@ -61,7 +60,7 @@ struct Tables {
     configs: [Times; CONFIGS],
 }
 
-fn fill(engine: &mut Engine<'_, Dsp>) {
+fn fill(engine: &mut Engine<'_, Kernels>) {
     let input = engine.image().test_input();
     for (value, &byte) in engine.input_mut().iter_mut().zip(input) {
         *value = byte as i8;
@@ -69,7 +68,7 @@ fn fill(engine: &mut Engine<'_, Dsp>) {
 }
 
 /// Every config, segment by segment.
-fn runs(clock: &Clock, engine: &mut Engine<'_, Dsp>, tables: &mut Tables) -> Result<(), RunError> {
+fn runs(clock: &Clock, engine: &mut Engine<'_, Kernels>, tables: &mut Tables) -> Result<(), RunError> {
     for repeat in 0..=REPEATS {
         for config in configs(engine.image()) {
             fill(engine);
@@ -94,7 +93,7 @@ fn runs(clock: &Clock, engine: &mut Engine<'_, Dsp>, tables: &mut Tables) -> Res
 }
 
 /// At every cut: each change to a config that shares the path. A line for each; most instructions.
-fn switches(clock: &Clock, engine: &mut Engine<'_, Dsp>) -> Result<u64, RunError> {
+fn switches(clock: &Clock, engine: &mut Engine<'_, Kernels>) -> Result<u64, RunError> {
     let image = *engine.image();
     let mut most = 0;
     for from in configs(&image) {
@@ -134,7 +133,7 @@ fn decisions(clock: &Clock, image: &Image<'_>, policy: &Policy<'_>) -> u64 {
 }
 
 fn measure(clock: &Clock, image: Image<'static>, arena: &mut [i8], tables: &mut Tables) -> Result<bool, RunError> {
-    let mut engine = Engine::new(Dsp, image, arena)?;
+    let mut engine = Engine::new(Kernels, image, arena)?;
     defmt::info!("kernels: {=str}", engine.kernels());
     runs(clock, &mut engine, tables)?;
     defmt::info!("target,{=str},{}", TARGET, TICKS_PER_SECOND);

@@ -3,10 +3,9 @@
 #![no_main]
 
 use cortex_m_rt::entry;
-use firmware::board::Clock;
+use firmware::board::{Clock, Kernels};
 use firmware::exit;
 use firmware::program::stack_holds;
-use kernels::arch::Dsp;
 use kernels::cases::{self, Case, layers};
 
 /// Random convolutions beside the table.
@@ -17,7 +16,7 @@ fn compare(memory: &mut cases::Memory) -> bool {
     let (mut count, mut failures) = (0u32, 0u32);
     let mut visit = |case: &Case| {
         count += 1;
-        if let Err(failure) = cases::run(Dsp, case, memory) {
+        if let Err(failure) = cases::run(Kernels, case, memory) {
             failures += 1;
             defmt::error!("case {}: {}: {}", count, defmt::Debug2Format(&failure), defmt::Debug2Format(case));
         }
@@ -33,7 +32,7 @@ fn measure(clock: &Clock, memory: &mut layers::Memory) -> bool {
     let mut passed = true;
     for layer in &layers::LAYERS {
         let group = defmt::Debug2Format(&layer.group);
-        match layers::run(Dsp, layer, memory, |work| clock.ticks(work).0) {
+        match layers::run(Kernels, layer, memory, |work| clock.ticks(work).0) {
             Ok((instructions, hash)) if hash == layer.expected => {
                 let [first, second, third] = layer.times;
                 defmt::info!(

@@ -4,11 +4,10 @@
 
 use cortex_m_rt::entry;
 use embedded_hal::i2c::I2c;
-use firmware::board::{Clock, TARGET, bus};
+use firmware::board::{Clock, Kernels, TARGET, bus};
 use firmware::carried::{ARENA, Aligned, configs, image, policy, target};
 use firmware::exit;
 use firmware::program::stack_holds;
-use kernels::arch::Dsp;
 use plan::{Cost, Image, TargetId};
 use runtime::{Budget, Engine, Event, Platform, RunError};
 use sensors::{Adm1272, Range, Readings, State, Throttle, Tmp105};
@@ -127,7 +126,7 @@ fn run(clock: &Clock, arena: &mut [i8]) -> Result<Statistics, RunError> {
         defmt::warn!("no temperature sensor at {=u8:#x}: budgets stay careful", TEMPERATURE.address);
     }
     let mut policy = policy(&image, target);
-    let mut engine = Engine::new(Dsp, image, arena)?;
+    let mut engine = Engine::new(Kernels, image, arena)?;
     defmt::info!("kernels: {=str}", engine.kernels());
     let throttle = throttle(&image, target);
     let (readings, state) = (Readings::default(), State::Careful);
