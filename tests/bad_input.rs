@@ -115,7 +115,7 @@ impl Family {
 
     fn scored(&self, scoring: Scoring) -> Result<Compiled, Error> {
         let spec = family::read(&self.folder.join("family.toml"))?;
-        pipeline::compile(&spec, Options { score_images: 20, scoring, stop_after: Stage::Verify }, &Quiet)
+        pipeline::compile(&spec, Options { score_images: 20, scoring, stop_after: Stage::Verify, auto16: None }, &Quiet)
     }
 
     /// The sentence of the refusal, with the folder of the test written as `DIR`.
@@ -198,7 +198,7 @@ fn an_empty_an_unreadable_and_a_small_image_set_are_refused() {
 fn scores_from_no_image_are_refused() {
     let family = Family::new("scores");
     let spec = family::read(&family.folder.join("family.toml")).unwrap_or_else(|error| panic!("{error}"));
-    let options = Options { score_images: 0, scoring: Scoring::Here, stop_after: Stage::Verify };
+    let options = Options { score_images: 0, scoring: Scoring::Here, stop_after: Stage::Verify, auto16: None };
     let error = pipeline::compile(&spec, options, &Quiet).expect_err("nothing to score").to_string();
     assert_eq!(error, "evaluate: 0 images, at least 1 are needed");
 }

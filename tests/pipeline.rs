@@ -29,7 +29,7 @@ fn compile(spec: &FamilySpec) -> Vec<u8> {
 }
 
 fn scored(spec: &FamilySpec, scoring: Scoring) -> Result<Vec<u8>, error::Error> {
-    let options = Options { score_images: IMAGES, scoring, stop_after: Stage::Verify };
+    let options = Options { score_images: IMAGES, scoring, stop_after: Stage::Verify, auto16: None };
     match pipeline::compile(spec, options, &Quiet)? {
         Compiled::Image(bytes) => Ok(bytes),
         stopped => panic!("{stopped:?}"),
@@ -101,6 +101,26 @@ fn two_compilations_give_one_image_that_keeps_its_bounds() {
         assert_eq!(output, image.test_output(next), "after {done} segments of {last:?}, as {next:?}");
     }
     assert!(switched > 0, "no config leads down from {last:?}");
+}
+
+#[test]
+fn sixteen_bits_are_given_where_they_are_asked_for_and_refused_where_they_do_not_help() {
+    let mut spec = spec();
+    // Few and cheap configs: every set that is tried is scored on all calibration images.
+    spec.anchors.pop();
+    spec.stitch.max_configs = 3;
+    let with = |auto16| {
+        let scoring = Scoring::Later;
+        let options = Options { score_images: IMAGES, scoring, stop_after: Stage::Quantize, auto16 };
+        match pipeline::compile(&spec, options, &Quiet)? {
+            Compiled::Stopped(text) => Ok(text),
+            image => panic!("{image:?}"),
+        }
+    };
+    let plain = with(None).unwrap_or_else(|error| panic!("{error}"));
+    assert!(with(Some(100.0)).unwrap_or_else(|error: error::Error| panic!("{error}")) == plain);
+    let error = with(Some(-1.0)).expect_err("no integers gain that on every config").to_string();
+    assert!(error.contains("--auto16 -1") && error.contains("more tensors in 16 bits"), "{error}");
 }
 
 #[test]

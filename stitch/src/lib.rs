@@ -3,6 +3,7 @@
 //! One file per stage, each with a type of its own; [`pipeline::compile`] is the whole job in order.
 #![forbid(unsafe_code)]
 
+pub mod auto16;
 pub mod calibrate;
 pub mod cost;
 pub mod cost_table;

@@ -45,6 +45,7 @@ enum Command {
     /// Learn stitches, quantise, place, verify, and write the image
     #[command(after_help = "Examples:\n  stitchnet compile models/cifar-cnn/family.toml -o cifar.snet\n  \
         stitchnet compile models/cifar-cnn/family.toml --stop-after place --print\n  \
+        stitchnet compile models/cifar-cnn/family.toml --auto16 0.5 -o cifar.snet\n  \
         stitchnet compile models/cifar-cnn/family.toml --unscored -o all.snet\n  \
         stitchnet compile models/cifar-cnn/family.toml --scores merged.txt -o cifar.snet")]
     Compile {
@@ -65,6 +66,9 @@ enum Command {
         /// Weights of stitches as before any fine-tuning, whatever was learned: to compare with
         #[arg(long, value_enum)]
         start: Option<Start>,
+        /// Give tensors 16 bits, as few as will do, until no config loses more points by integers on the calibration images
+        #[arg(long, value_name = "POINTS")]
+        auto16: Option<f64>,
         /// Stop after this stage; no image is written
         #[arg(long, value_enum, default_value = "verify", hide_default_value = true)]
         stop_after: Stage,
@@ -193,13 +197,13 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<()> {
     match command {
         Command::Inspect { family } => inspect::inspect(&family),
-        Command::Compile { family, output, score_images, unscored, scores, start, stop_after, print } => {
+        Command::Compile { family, output, score_images, unscored, scores, start, auto16, stop_after, print } => {
             let scoring = match scores {
                 Some(path) => Scoring::Given(path.clone(), score::read(&path)?),
                 None if unscored => Scoring::Later,
                 None => Scoring::Here,
             };
-            let options = pipeline::Options { score_images, scoring, stop_after };
+            let options = pipeline::Options { score_images, scoring, stop_after, auto16 };
             let mut spec = family::read(&family)?;
             if let Some(start) = start {
                 (spec.stitch.start, spec.stitch.learned) = (start, None);

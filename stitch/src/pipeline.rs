@@ -14,9 +14,12 @@ use crate::family::{AnchorSpec, FamilySpec, Limits, StitchSpec};
 use crate::graph::Graph;
 use crate::images::{ImageSet, Sheets};
 use crate::layers::Layer;
-use crate::network::{Placed, Stitched};
+use crate::network::{Calibrated, Placed, Stitched};
 use crate::quantize::Pixels;
-use crate::{calibrate, cut, emit, evaluate, frontier, import, layers, learn, place, quantize, simplify, verify};
+use crate::{auto16, calibrate, cut, emit, evaluate, frontier, import, layers, learn, place, quantize, simplify, verify};
+
+/// Pictures behind the noise by which `--auto16` orders tensors.
+const AUTO16_PICTURES: usize = 4;
 
 /// Where a person sees how far it is.
 pub trait Progress: Sync {
@@ -84,6 +87,8 @@ pub struct Options {
     pub scoring: Scoring,
     /// Last stage to run.
     pub stop_after: Stage,
+    /// Tensors become 16 bits until no config loses more points than that by integers.
+    pub auto16: Option<f64>,
 }
 
 /// What the pipeline leaves: the image, or the text form of the stage it stopped after.
@@ -147,7 +152,11 @@ pub fn compile(spec: &FamilySpec, options: Options, progress: &dyn Progress) -> 
     stop_after!(Calibrate, text::print_calibrated(&calibrated));
     begin(Stage::Quantize, 0);
     let pixels = Pixels { mean: spec.input.mean.clone(), std: spec.input.std.clone() };
-    let quantized = quantize::quantize(&calibrated, &pixels, &spec.quantize.wide)?;
+    let wide = match options.auto16 {
+        Some(most) => auto16(spec, &calibrated, most, progress)?,
+        None => spec.quantize.wide.clone(),
+    };
+    let quantized = quantize::quantize(&calibrated, &pixels, &wide)?;
     stop_after!(Quantize, text::print_quantized(&quantized));
     begin(Stage::Place, 0);
     let mut placed = place::place(quantized)?;
@@ -223,6 +232,48 @@ pub fn layers(spec: &FamilySpec, config: &str, pictures: usize, progress: &dyn P
     let test = data.test.batches(pictures, |_| true).next().transpose()?;
     let pictures: Vec<Vec<u8>> = test.iter().flat_map(|set| (0..set.len()).map(|n| set.image(n).to_vec())).collect();
     layers::layers(&calibrated, &placed.quantized, &bytes, number, &pixels, &pictures)
+}
+
+/// The tensors of 16 bits with which no config loses more than `most` points against float on the calibration images:
+/// test images are not there to choose by.
+fn auto16(
+    spec: &FamilySpec,
+    calibrated: &Calibrated,
+    most: f64,
+    progress: &dyn Progress,
+) -> Result<Vec<String>, Error> {
+    let shape = [spec.input.height, spec.input.width, spec.input.channels];
+    let judges = Sheets::open(&spec.data.calibration, shape, spec.labels.len())?;
+    let (stitched, advance) = (&calibrated.stitched, || progress.advance());
+    let pixels = Pixels { mean: spec.input.mean.clone(), std: spec.input.std.clone() };
+    let labels = Labels { family: spec.name.clone(), classes: spec.labels.clone() };
+    let integers = |wide: &[String]| {
+        let placed = place::place(quantize::quantize(calibrated, &pixels, wide)?)?;
+        let bytes = emit::emit(&placed, &labels, &CostModel::cortex_m4f(), &Measured::default())?;
+        Ok::<_, Error>((placed, bytes))
+    };
+    progress.stage(Stage::Quantize, stitched.paths.len() as u64);
+    let first = judges.batches(AUTO16_PICTURES, |_| true).next().transpose()?;
+    let first: Vec<Vec<u8>> = first.iter().flat_map(|set| (0..set.len()).map(|n| set.image(n).to_vec())).collect();
+    let (placed, bytes) = integers(&spec.quantize.wide)?;
+    let mut found = vec![];
+    for number in 0..stitched.paths.len() {
+        found.extend(layers::layers(calibrated, &placed.quantized, &bytes, number, &pixels, &first)?);
+        progress.advance();
+    }
+    let mut candidates = auto16::noisiest_first(quantize::elements::candidates(stitched), &found);
+    candidates.retain(|name| !spec.quantize.wide.contains(name));
+    progress.stage(Stage::Evaluate, judges.len() as u64);
+    let floats = evaluate::float_scores(&FloatPaths::new(stitched), &judges, [&pixels.mean, &pixels.std], &advance)?;
+    let wide = auto16::choose(&spec.quantize.wide, &candidates, most, |wide| {
+        progress.stage(Stage::Evaluate, judges.len() as u64);
+        let (_, bytes) = integers(wide)?;
+        let scores = evaluate::scores(&plan::Image::parse(&bytes)?, &judges, &advance)?;
+        let lost = floats.iter().zip(&scores).map(|(&float, &integer)| (f64::from(float) - f64::from(integer)) / 100.0);
+        Ok(lost.fold(0.0, f64::max))
+    })?;
+    progress.note(&format!("--auto16 {most}: [quantize] wide = {wide:?}"));
+    Ok(wide)
 }
 
 /// The family before any fine-tuning.

@@ -5,7 +5,7 @@
 //! through sums and movements to where the values were computed. Everything else is int8.
 
 use crate::error::Error;
-use crate::graph::{Node, Op};
+use crate::graph::{Clamp, Node, Op};
 use crate::network::{Segment, Stitched};
 
 /// Which cuts, and which tensors of each segment, are int16.
@@ -31,6 +31,29 @@ pub(super) fn wide_as_asked(stitched: &Stitched, asked: &[String]) -> Result<Wid
         ))),
         None => Ok(spread_from(stitched, asked)),
     }
+}
+
+/// Tensors that are int8 and could keep more: what computes them can write int16 and something behind them reads it.
+pub(crate) fn candidates(stitched: &Stitched) -> Vec<String> {
+    let Wide { cuts, tensors } = wide(stitched);
+    let mut names = vec![];
+    for (segment, wide) in stitched.segments.iter().zip(&tensors) {
+        let takes = |reader: &Node| {
+            matches!(reader.op, Op::Add { .. } | Op::Offset { .. } | Op::LayerNorm { .. }) || moves_only(reader)
+        };
+        let read = |node: &Node| segment.nodes.iter().any(|other| takes(other) && other.inputs.contains(&node.output));
+        // What leaves a segment is read elsewhere; scores stay bytes.
+        let leaves = |node: &Node| node.output == segment.output && segment.to != 1 && !cuts[segment.to];
+        let gives = |node: &Node| match &node.op {
+            Op::Conv { groups, clamp, .. } => *clamp == Clamp::NONE && *groups == 1,
+            Op::Add { clamp } => *clamp == Clamp::NONE,
+            Op::Offset { .. } => true,
+            _ => false,
+        };
+        let worth = |node: &&Node| !wide[node.output] && gives(node) && (read(node) || leaves(node));
+        names.extend(segment.nodes.iter().filter(worth).map(|node| name(segment, node)));
+    }
+    names
 }
 
 fn name(segment: &Segment, node: &Node) -> String {
@@ -64,9 +87,13 @@ fn spread_from(stitched: &Stitched, asked: &[String]) -> Wide {
     }
 }
 
+fn moves_only(node: &Node) -> bool {
+    matches!(node.op, Op::Move { .. } | Op::Concat { .. } | Op::Prepend { .. } | Op::Roll { .. })
+}
+
 /// Marks what one node makes int16; says whether that was new.
 fn spread(node: &Node, wide: &mut [bool]) -> bool {
-    let moves = matches!(node.op, Op::Move { .. } | Op::Concat { .. } | Op::Prepend { .. } | Op::Roll { .. });
+    let moves = moves_only(node);
     let sums = matches!(node.op, Op::Add { .. } | Op::Offset { .. });
     let norm = matches!(node.op, Op::LayerNorm { .. });
     let wide_output = wide[node.output];

@@ -138,7 +138,7 @@ impl Lowering<'_> {
         let inputs = self.tensors[input].0[2];
         let depthwise = *groups == inputs && bias.len() == inputs && *groups > 1;
         let output = curve.unwrap_or(node).output;
-        let written = self.written(output, !depthwise)?;
+        let written = self.written(output, !depthwise && *clamp == Clamp::NONE)?;
         let from = self.tensors[input].1;
         // With a curve, 0.0 of what it reads is moved to 0 by the bias: the op's own zero point is that behind the curve.
         let between = narrow(bounded(self.known.extents[node.output], *clamp));
@@ -211,13 +211,14 @@ impl Lowering<'_> {
         let narrow_names = Narrow { node: &node.name };
         match &node.op {
             Op::Add { clamp } => {
-                let mut record = narrow_names.record(OpKind::Add, node.inputs[0], node.output)?;
+                let written = self.written(node.output, *clamp == Clamp::NONE)?;
+                let mut record = narrow_names.record(OpKind::Add, node.inputs[0], written)?;
                 record.input2 = TensorId(narrow_names.u16(node.inputs[1])?);
-                let [a, b, to] = [node.inputs[0], node.inputs[1], node.output].map(|tensor| self.tensors[tensor].1);
+                let [a, b, to] = [node.inputs[0], node.inputs[1], written].map(|tensor| self.tensors[tensor].1);
                 addition(&mut record, [a, b], to, &node.name)?;
                 (record.min, record.max) = bounds(*clamp, to);
                 self.push(record, Constants::Nothing);
-                Ok(())
+                self.finish(node, written, node.output)
             }
             Op::Pool { kind: PoolKind::Average, window, clamp } => {
                 let input = self.int8(node, node.inputs[0], narrow)?;
@@ -256,6 +257,9 @@ impl Lowering<'_> {
     fn movement(&mut self, node: &Node) -> Result<(), Error> {
         let narrow_names = Narrow { node: &node.name };
         let to = self.tensors[node.output].1;
+        if to.element == Element::Int16 && node.op.clamp() != Clamp::NONE {
+            return Err(narrow_names.error("a clamp of", "16 bits"));
+        }
         let mut first_channel = 0;
         for &operand in &node.inputs {
             let input = self.moved(node, operand)?;
@@ -331,7 +335,8 @@ impl Lowering<'_> {
         self.rescaled(node, operand, (shape, to), &vec![to.scale; shape[2]])
     }
 
-    /// The tensor that an op writes for the tensor `output`: another one if that is int16 and the op cannot.
+    /// The tensor that an op writes for the tensor `output`: another one if that is int16 and the op cannot, as with a
+    /// clamp, which int16 has not.
     pub fn written(&mut self, output: usize, can_wide: bool) -> Result<usize, Error> {
         let (shape, to) = self.tensors[output];
         if to.element == Element::Int8 || can_wide {

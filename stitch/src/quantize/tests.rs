@@ -313,11 +313,15 @@ fn every_op_of_a_transformer_is_within_its_roundings_of_float() {
     let random = &mut Random(17);
     let point = window(1, 1, [0; 4]);
     let dense = |random: &mut Random, channels| conv(random, channels, point, 1, Clamp::NONE);
-    let norm = |channels: usize| Op::LayerNorm {
+    let norm_of = |channels: usize, epsilon: f32| Op::LayerNorm {
         factor: (0..channels).map(|channel| 0.5 + channel as f32 * 0.1).collect(),
         offset: (0..channels).map(|channel| channel as f32 * 0.1 - 0.3).collect(),
-        epsilon: 1e-5,
+        epsilon,
     };
+    let norm = |channels: usize| norm_of(channels, 1e-5);
+    // A clamp is of 8 bits; where it leaves nearly nothing, a norm would magnify their rounding.
+    let gentle = || norm_of(8, 1.0);
+    let clamped = |random: &mut Random| conv(random, [3, 8], point, 1, Clamp::RELU);
     let gelu = Op::Curve { function: Function::gelu() };
     let ramp = |count: usize| (0..count).map(|index| (index % 11) as f32 * 0.1 - 0.5).collect::<Vec<f32>>();
     let wide = [9, 8, 8];
@@ -329,6 +333,16 @@ fn every_op_of_a_transformer_is_within_its_roundings_of_float() {
         ("a token", vec![(Op::Prepend { tokens: ramp(6) }, vec![0], [1, 74, 3])], 1),
         ("an offset", vec![(Op::Offset { values: ramp(216) }, vec![0], INPUT)], 1),
         ("a norm", vec![(dense(random, [3, 8]), vec![0], wide), (norm(8), vec![1], wide)], 1),
+        ("a norm behind a clamp", vec![(clamped(random), vec![0], wide), (gentle(), vec![1], wide)], 3),
+        (
+            "a norm behind a clamped sum",
+            vec![
+                (dense(random, [3, 8]), vec![0], wide),
+                (Op::Add { clamp: Clamp::RELU }, vec![1, 1], wide),
+                (gentle(), vec![2], wide),
+            ],
+            3,
+        ),
         (
             "attention",
             vec![(dense(random, [3, 8]), vec![0], wide), (attention(8), vec![1, 1, 1], wide)],
