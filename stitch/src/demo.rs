@@ -46,7 +46,12 @@ pub fn demo(bundled: Bundled, folder: &Path) -> Result<()> {
     let spec = family::read(&path)?;
     println!("Compiling {}: {} anchors become one image.", spec.name, spec.anchors.len());
     let bars = Bars::new();
-    let options = pipeline::Options { score_images: SCORE_IMAGES, scoring: Scoring::Here, stop_after: Stage::Verify, auto16: None };
+    let options = pipeline::Options {
+        score_images: SCORE_IMAGES,
+        scoring: Scoring::Here,
+        stop_after: Stage::Verify,
+        auto16: None,
+    };
     let compiled = pipeline::compile(&spec, options, &bars);
     bars.finish();
     let Compiled::Image(bytes) = compiled? else { bail!("the compiler stopped before it wrote an image") };

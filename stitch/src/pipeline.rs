@@ -16,7 +16,9 @@ use crate::images::{ImageSet, Sheets};
 use crate::layers::Layer;
 use crate::network::{Calibrated, Placed, Stitched};
 use crate::quantize::Pixels;
-use crate::{auto16, calibrate, cut, emit, evaluate, frontier, import, layers, learn, place, quantize, simplify, verify};
+use crate::{
+    auto16, calibrate, cut, emit, evaluate, frontier, import, layers, learn, place, quantize, simplify, verify,
+};
 
 /// Pictures behind the noise by which `--auto16` orders tensors.
 const AUTO16_PICTURES: usize = 4;

@@ -1,6 +1,9 @@
 //! Transformers in the form in which PyTorch exports them, small enough to be written here: they compute what tract
 //! computes, as attention and norms on maps, and are cut where their blocks meet.
 
+use std::fs;
+use std::path::{Path, PathBuf};
+
 use ndarray::Array4;
 use stitch::cost::CostModel;
 use stitch::emit::{Labels, Measured};
@@ -434,17 +437,19 @@ fn a_stitched_network_is_its_anchors_and_a_stitch() {
 }
 
 /// A compiled network: what its integers differ from float by, tensor by tensor, on pictures of noise. The judge of the
-/// bytes is `agreed_outputs`: every instruction set of this machine, in arenas of two sizes.
-fn integer_layers(blocks: &cut::Blocks) -> Vec<Vec<Layer>> {
+/// bytes is `agreed_outputs`: every instruction set of this machine, in arenas of two sizes. `counts`: pictures to
+/// calibrate with, and to compare on.
+fn integer_layers(blocks: &cut::Blocks, counts: [usize; 2]) -> Vec<Vec<Layer>> {
+    let [calibration, compared] = counts;
     let shape = blocks.anchors[0].graph.tensors[blocks.anchors[0].graph.input];
     let size = shape.iter().product::<usize>();
     let pixels = Pixels { mean: vec![0.5; 3], std: vec![0.25; 3] };
-    let pictures: Vec<Vec<u8>> = noise(24 * size, 3)
+    let pictures: Vec<Vec<u8>> = noise((calibration + compared) * size, 3)
         .chunks(size)
         .map(|picture| picture.iter().map(|value| ((value + 1.0) * 127.0) as u8).collect())
         .collect();
     let normal = |picture: &Vec<u8>| picture.iter().map(|&pixel| images::normalised(pixel, 0.5, 0.25)).collect();
-    let samples: Vec<Vec<f32>> = pictures[..16].iter().map(normal).collect();
+    let samples: Vec<Vec<f32>> = pictures[..calibration].iter().map(normal).collect();
     let options = learn::Options { start: learn::Start::LeastSquares, ridge: None, rounded: true, corrections: true };
     let learned = learn::learn(blocks, &samples, options, &|| ()).unwrap_or_else(|error| panic!("{error}"));
     let calibrated = calibrate::calibrate(learned.stitched, &samples, &|| ());
@@ -462,11 +467,11 @@ fn integer_layers(blocks: &cut::Blocks) -> Vec<Vec<Layer>> {
         // Two of the steps to which sizes are rounded are nothing to a real network.
         assert!(peak <= least + least / 20 + 32, "{name}: {peak} bytes, {least} are alive");
     }
-    let input: Vec<i8> = pictures[16].iter().map(|&pixel| pixel as i8).collect();
+    let input: Vec<i8> = pictures[calibration].iter().map(|&pixel| pixel as i8).collect();
     verify::agreed_outputs(&image, &input).unwrap_or_else(|error| panic!("{error}"));
     (0..placed.quantized.paths.len())
         .map(|path| {
-            layers::layers(&calibrated, &placed.quantized, &bytes, path, &pixels, &pictures[16..])
+            layers::layers(&calibrated, &placed.quantized, &bytes, path, &pixels, &pictures[calibration..])
                 .unwrap_or_else(|error| panic!("{error}"))
         })
         .collect()
@@ -478,9 +483,33 @@ fn a_family_of_transformers_in_integers_is_near_float_at_every_cut() {
     let families = [vec![graph(&vit(8, 0)), graph(&vit(12, BACK_SEED))], vec![graph(&swin())], vec![graph(&levit())]];
     for graphs in families {
         let blocks = cut::cut(graphs, &spec).unwrap_or_else(|error| panic!("{error}"));
-        for layer in integer_layers(&blocks).iter().flatten().filter(|layer| layer.cut) {
+        for layer in integer_layers(&blocks, [16, 8]).iter().flatten().filter(|layer| layer.cut) {
             assert!(layer.cosine >= 0.99, "{}: {}", layer.name, layer.cosine);
         }
+    }
+}
+
+/// The files need Python, so this runs when asked for:
+/// `STRUCTURES=folder cargo test --release --workspace --test transformers -- --ignored --nocapture`.
+#[test]
+#[ignore = "needs deit-ti.onnx, deit-s.onnx and swin-t.onnx of models/recipe/structures.py"]
+fn published_transformers_in_integers_are_near_float_at_every_cut() {
+    let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/recipe/cache/structures");
+    let folder = std::env::var_os("STRUCTURES").map_or(default, PathBuf::from);
+    for name in ["deit-ti", "deit-s", "swin-t"] {
+        let path = folder.join(format!("{name}.onnx"));
+        let bytes = fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let blocks = cut::cut(vec![graph(&bytes)], &StitchSpec::default()).unwrap_or_else(|error| panic!("{error}"));
+        let layers = integer_layers(&blocks, [16, 1]).concat();
+        let least = |layers: &mut dyn Iterator<Item = &Layer>| {
+            layers.min_by(|a, b| a.cosine.total_cmp(&b.cosine)).expect("a tensor").clone()
+        };
+        let (cut, tensor) = (least(&mut layers.iter().filter(|layer| layer.cut)), least(&mut layers.iter()));
+        println!(
+            "{name}: least cosine {:.5} at a cut, {}; {:.5} of all, {}",
+            cut.cosine, cut.name, tensor.cosine, tensor.name
+        );
+        assert!(cut.cosine >= 0.99, "{name}: {} has cosine {}", cut.name, cut.cosine);
     }
 }
 
