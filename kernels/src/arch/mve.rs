@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 mod conv;
+mod depthwise;
 
 use crate::arch::Scalar;
 use crate::conv::Conv;
@@ -21,6 +22,11 @@ impl Isa for Mve {
     #[inline(always)]
     fn conv(self, op: &Conv<'_>, input: &[i8], output: &mut [i8], scratch: &mut [i8]) -> bool {
         conv::conv(op, input, output, scratch)
+    }
+
+    #[inline(always)]
+    fn depthwise(self, op: &Conv<'_>, input: &[i8], output: &mut [i8]) -> bool {
+        depthwise::depthwise(op, input, output)
     }
 
     #[inline(always)]
