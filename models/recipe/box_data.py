@@ -1,6 +1,6 @@
 """Pictures with boxes: Pascal VOC folders and COCO files in, batches for training and for scoring out.
 
-`python box_data.py blood-cells VOC OUT` wrote models/blood-cells/data from BCCD (github.com/Shenggan/BCCD_Dataset, MIT):
+`python box_data.py blood-cells VOC OUT` wrote models/blood-cells/data from BCCD (github.com/Shenggan, MIT):
 pictures at half size, and train.json, val.json, test.json in COCO form, split as given there.
 `python box_data.py voc VOC SPLIT OUT.json` turns a split of any VOC folder into a COCO file.
 

@@ -1,0 +1,108 @@
+"""Backbones, dense head and costs of the detector; one training step of every head."""
+
+import numpy as np
+import pytest
+import torch
+
+from asag_generator import MICRO
+from asag_loss import Targets
+from boxes import to_corners
+from dense import assign
+from detector import HEADS, SIDE, Detector
+from detector_cost import cost, generator_cost, relation_cost, stage_cost
+from pyramid import ALONE, STITCHED, Config, Family, twice
+from train_detector import rate
+
+TARGETS = [
+    Targets(torch.tensor([(30.0, 30, 10, 12), (80, 80, 60, 60)]), torch.tensor([2, 0])),
+    Targets(torch.tensor([(120.0, 100, 30, 30)]), torch.tensor([1])),
+]
+
+
+def images(count: int = 2):
+    return torch.randn(count, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
+
+
+def test_maps_have_the_same_shapes_in_every_config():
+    net = Detector("dense", configs=ALONE + STITCHED).eval()
+    for config in net.configs:
+        with torch.no_grad():
+            maps = net.maps(images(1), [config])
+        assert {stride: tuple(map_.shape) for stride, map_ in maps.items()} == {
+            stride: (1, 64, SIDE // stride, SIDE // stride) for stride in (8, 16, 32)
+        }
+
+
+def test_an_identity_stitch_changes_nothing():
+    config = Config("large", "small", 1, 0)
+    family = Family(ALONE + (config,)).eval()
+    stitch = family.stitches["large-1_0-small"]
+    # Let both anchors be the small one, then cross over behind the first block of stage 1.
+    family.anchors["large"] = family.anchors["small"]
+    stitch.weight = torch.nn.Parameter(torch.eye(24)[:, :, None, None])
+    stitch.bias = torch.nn.Parameter(torch.zeros(24))
+    with torch.no_grad():
+        alone, crossed = family(images(1), ALONE[0]), family(images(1), config)
+    assert [name for name, _ in crossed] == ["small"] * 3
+    for (_, a), (_, b) in zip(alone, crossed):
+        torch.testing.assert_close(a, b)
+
+
+def test_twice_repeats_values():
+    assert twice(torch.tensor([[[[1.0, 2]]]])).tolist() == [[[[1, 1, 2, 2], [1, 1, 2, 2]]]]
+
+
+def test_cells_are_assigned_to_the_box_that_they_fit():
+    truth = torch.tensor([(10.0, 10, 50, 50), (60, 60, 64, 64)])
+    centres = torch.tensor([(20.0, 20), (30, 30), (70, 70), (100, 100), (66, 66)])
+    corners = torch.cat((centres - 20, centres + 20), 1)
+    index, target = assign(torch.zeros(5, 3), corners, centres, truth, torch.tensor([0, 1]))
+    # The small box holds no centre: the cells nearest to its middle answer for it.
+    assert index.tolist() == [0, 0, -1, -1, 1]
+    assert target[1] == 1 and 0 < target[0] < 0.1 and 0 < target[4] < 0.02
+
+
+def test_costs_of_the_published_small_variant():
+    head = Detector("asag", MICRO).head
+    assert generator_cost(head, {8: 20, 16: 10}, 4) == 435_200 + 14_400 + 235_520 + 631_808 + 180_736
+    assert relation_cost(head, 20, False) == 1_392_640 + 378_880 + 327_680 + 168_960
+    stage = 378_880 + 215_040 + 2_949_120 + 491_520 + 1_310_720 + 327_680 + 85_760 + 168_960
+    assert stage_cost(head, 20) == stage
+
+
+def test_probing_and_queries_cost():
+    net = Detector("asag").eval()
+    worst, parameters = cost(net, ALONE[0])
+    few, same = cost(net, ALONE[0], 4, 0)
+    assert few < worst and same == parameters
+    assert cost(Detector("asag-no-probing").eval(), ALONE[0])[1] < parameters
+    assert cost(Detector("dense").eval(), ALONE[1])[1] > cost(Detector("dense").eval(), ALONE[0])[1]
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_every_head_learns_two_pictures(kind):
+    torch.manual_seed(1)
+    net = Detector(kind)
+    optimizer = torch.optim.AdamW(net.parameters(), 1e-3)
+    losses = []
+    for step in range(12):
+        net.train()
+        loss, _ = net.loss(images(), list(ALONE), TARGETS, np.random.default_rng(step), step < 3)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert np.isfinite(losses).all()
+    assert np.mean(losses[-3:]) < 0.9 * np.mean(losses[:3]), losses
+    found = net.eval().find(images(), ALONE[0])
+    assert len(found) == 2
+    for one in found:
+        scores = one.detections.scores
+        assert (scores[:-1] >= scores[1:]).all()
+        assert torch.isfinite(to_corners(one.detections.boxes)).all()
+
+
+def test_the_rate_rises_then_falls():
+    factors = [rate(step, 1000) for step in range(1000)]
+    assert factors[0] < 0.02 and max(factors) > 0.95 and factors[-1] < 0.02
+    assert np.argmax(factors) == 99
