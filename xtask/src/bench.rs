@@ -7,11 +7,25 @@ use std::fs;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::emulator::{self, Board};
+use crate::readme::replaced;
 
 /// Instructions of each layer when they were last accepted.
 fn baseline(board: Board) -> String {
     format!("benches/baselines/{}.toml", board.core)
 }
+/// The document with a table for each core.
+const DOCUMENT: &str = "docs/kernels.md";
+/// What the table calls the groups.
+const GROUPS: [(&str, &str); 8] = [
+    ("Dense", "3x3, 1x1 and dense"),
+    ("Shallow", "point 16 to 32 at 32x32"),
+    ("Stem", "stem 3x3, 3 to 16"),
+    ("Depthwise", "depthwise 3x3"),
+    ("Add", "addition"),
+    ("Pool", "pools"),
+    ("Softmax", "softmax"),
+    ("Token", "parts of a transformer"),
+];
 /// A layer may take this many times the accepted instructions.
 const TOLERANCE: f64 = 1.02;
 
@@ -37,24 +51,55 @@ pub fn check(board: Board, update: bool) -> Result<()> {
         Ok(())
     })?;
     let rows = log.iter().filter_map(|line| line.strip_prefix("layer|")).map(row).collect::<Result<Vec<_>>>()?;
+    let models = log.iter().filter_map(|line| line.strip_prefix("model|")).map(model).collect::<Result<Vec<_>>>()?;
     print(&rows);
-    for (model, line) in log.iter().filter_map(|line| line.strip_prefix("model|")).enumerate() {
-        let (name, peer) = line.split_once('|').context("a model has a name and a figure")?;
-        let sum = |value: fn(&Row) -> f64| -> f64 {
-            rows.iter().map(|row| row.times.get(model).copied().unwrap_or(0.0) * value(row)).sum()
-        };
-        let (total, peer) = (sum(|row| row.instructions), peer.parse::<f64>()?);
-        println!("{name}, the sum of its layers: {total:.0} instructions, {:.3} of {peer:.0}", total / peer);
-    }
+    print!("{}", table(&rows, &models));
     if update {
-        return accept(board, &rows);
+        return accept(board, &rows, &models);
     }
     let path = baseline(board);
     let text = fs::read_to_string(&path).with_context(|| format!("{path}; `--update` writes it"))?;
-    let worse = compare(&rows, &toml::from_str(&text).with_context(|| path.clone())?);
+    let accepted = toml::from_str(&text).with_context(|| path.clone())?;
+    let worse = compare(&rows, &accepted);
     ensure!(worse.is_empty(), "instructions against {path}:\n  {}", worse.join("\n  "));
     println!("no layer takes more than {TOLERANCE} of {path}");
+    let accepted: Vec<Row> = rows
+        .into_iter()
+        .map(|row| Row { instructions: accepted.get(&row.name).copied().unwrap_or(row.instructions), ..row })
+        .collect();
+    let text = fs::read_to_string(DOCUMENT).context(DOCUMENT)?;
+    let current = replaced(DOCUMENT, &text, board.core, &table(&accepted, &models))?;
+    ensure!(text == current, "the table of {DOCUMENT} is not that of {path}; `--update` writes both");
     Ok(())
+}
+
+/// Name and instructions of a network's peer.
+fn model(line: &str) -> Result<(String, f64)> {
+    let (name, peer) = line.split_once('|').context("a model has a name and a figure")?;
+    Ok((name.into(), peer.parse()?))
+}
+
+/// What every group of layers, and every network, takes of its peer's instructions.
+fn table(rows: &[Row], models: &[(String, f64)]) -> String {
+    let mut text = "| layers | shapes | ours / peer, geometric mean | most |\n|---|---:|---:|---:|\n".to_owned();
+    for (group, name) in GROUPS {
+        let ratio = |row: &Row| row.instructions / row.peer;
+        let rows = || rows.iter().filter(|row| row.group == group && row.peer > 0.0);
+        let mean = (rows().map(|row| ratio(row).ln()).sum::<f64>() / rows().count() as f64).exp();
+        let Some(worst) = rows().max_by(|a, b| ratio(a).total_cmp(&ratio(b))) else { continue };
+        text += &format!("| {name} | {} | {mean:.2} | {:.2}, {} |\n", rows().count(), ratio(worst), worst.name);
+    }
+    for (model, (name, peer)) in models.iter().enumerate() {
+        let total: f64 = rows.iter().map(|row| row.times.get(model).copied().unwrap_or(0.0) * row.instructions).sum();
+        let millions = |count: f64| count / 1e6;
+        text += &format!(
+            "| {name}, the sum of its layers: {:.2} of {:.2} million | | {:.2} | |\n",
+            millions(total),
+            millions(*peer),
+            total / peer
+        );
+    }
+    text
 }
 
 fn row(line: &str) -> Result<Row> {
@@ -71,20 +116,6 @@ fn print(rows: &[Row]) {
         let (per_work, ratio) = (row.instructions / row.work, row.instructions / row.peer);
         print!("{:<36} {:>11} {per_work:>7.3}", row.name, row.instructions);
         println!("{}", if row.peer > 0.0 { format!(" {:>11} {ratio:>6.3}", row.peer) } else { String::new() });
-    }
-    // In the order in which they are seen first.
-    let mut groups: Vec<&str> = vec![];
-    for row in rows.iter().filter(|row| row.peer > 0.0) {
-        if !groups.contains(&&*row.group) {
-            groups.push(&row.group);
-        }
-    }
-    for group in groups {
-        let ratios: Vec<f64> =
-            rows.iter().filter(|row| row.group == group).map(|row| row.instructions / row.peer).collect();
-        let mean = (ratios.iter().map(|ratio| ratio.ln()).sum::<f64>() / ratios.len() as f64).exp();
-        let most = ratios.iter().copied().fold(0.0, f64::max);
-        println!("{group}: geometric mean {mean:.3} of the peer, at most {most:.3}, over {} layers", ratios.len());
     }
 }
 
@@ -108,7 +139,7 @@ fn compare(rows: &[Row], accepted: &BTreeMap<String, f64>) -> Vec<String> {
     findings
 }
 
-fn accept(board: Board, rows: &[Row]) -> Result<()> {
+fn accept(board: Board, rows: &[Row], models: &[(String, f64)]) -> Result<()> {
     let mut text = format!(
         "# Instructions of each layer on {} in QEMU. `cargo xtask layers-bench --board {0} --update` writes it.\n",
         board.name
@@ -119,13 +150,28 @@ fn accept(board: Board, rows: &[Row]) -> Result<()> {
     let path = baseline(board);
     fs::create_dir_all("benches/baselines")?;
     fs::write(&path, text).with_context(|| path.clone())?;
-    println!("wrote {path}");
+    let document = fs::read_to_string(DOCUMENT).context(DOCUMENT)?;
+    fs::write(DOCUMENT, replaced(DOCUMENT, &document, board.core, &table(rows, models))?).context(DOCUMENT)?;
+    println!("wrote {path}, and the table of {DOCUMENT}");
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{compare, row};
+    use super::{compare, row, table};
+
+    #[test]
+    fn a_group_has_its_mean_and_its_worst_and_a_network_its_sum() {
+        let rows = [
+            row("Add|a|10|100|50|1|0").unwrap(),
+            row("Add|b|10|100|200|2|0").unwrap(),
+            row("Part|c|1|0|7|0|1").unwrap(),
+        ];
+        let text = table(&rows, &[("N".into(), 900.0)]);
+        assert!(text.ends_with(
+            "| addition | 2 | 1.00 | 2.00, b |\n| N, the sum of its layers: 0.00 of 0.00 million | | 0.50 | |\n"
+        ));
+    }
 
     #[test]
     fn only_what_got_worse_is_found() {

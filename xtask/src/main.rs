@@ -4,6 +4,7 @@
 mod bench;
 mod emulator;
 mod layers;
+mod matrix;
 mod qemu;
 mod readme;
 mod sizes;
@@ -20,6 +21,7 @@ cargo xtask TASK
 
   ci                     every check, as scripts/test.sh runs them
   layers                 no dependency that the architecture forbids
+  matrix                 the table of docs/kernels.md: which operation has kernels of its own on which instruction set
   readme IMAGE [OTHER]…  the tables of README.md, from the bundled family's image, a path in the repository; others side by side
   qemu [--board NAME] [--image FILE] [--images DIR] [--count N] [--vectors FILE]
                          outputs, switches and memory of the firmware on an emulated board, mps2-an386 (Cortex-M4) or
@@ -52,6 +54,10 @@ fn task() -> Result<()> {
         ["layers"] => {
             env::set_current_dir(root)?;
             layers::check()
+        }
+        ["matrix"] => {
+            env::set_current_dir(root)?;
+            matrix::write()
         }
         ["qemu", options @ ..] => {
             // Paths of the command line count from where it was typed.

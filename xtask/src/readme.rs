@@ -16,13 +16,13 @@ pub fn write(image: &str, beside: &[&str]) -> Result<()> {
     let text = fs::read_to_string(README).context(README)?;
     let anchors =
         fs::read_to_string(ANCHORS).with_context(|| format!("{ANCHORS}; models/recipe/export.py writes it"))?;
-    let text = replaced(&text, "anchors", &anchors)?;
-    let text = replaced(&text, "configs", &output(stitchnet().args(["report", image, "--markdown"]))?)?;
+    let text = replaced(README, &text, "anchors", &anchors)?;
+    let text = replaced(README, &text, "configs", &output(stitchnet().args(["report", image, "--markdown"]))?)?;
     let text = match beside {
         [] => text,
         [first, others @ ..] => {
             let others = others.iter().flat_map(|other| ["--beside", *other]);
-            replaced(&text, "curves", &output(stitchnet().args(["report", first]).args(others))?)?
+            replaced(README, &text, "curves", &output(stitchnet().args(["report", first]).args(others))?)?
         }
     };
     fs::write(README, text).context(README)
@@ -35,9 +35,9 @@ fn output(command: &mut Command) -> Result<String> {
 }
 
 /// `text` with what lies between the two comments of `name` replaced.
-fn replaced(text: &str, name: &str, table: &str) -> Result<String> {
+pub fn replaced(file: &str, text: &str, name: &str, table: &str) -> Result<String> {
     let [begin, end] = ["begin", "end"].map(|side| format!("<!-- {name}: {side} -->\n"));
-    let missing = || format!("{README} has no line `{}`", begin.trim_end());
+    let missing = || format!("{file} has no line `{}`", begin.trim_end());
     let (before, rest) = text.split_once(&begin).with_context(missing)?;
     let (_, after) = rest.split_once(&end).with_context(missing)?;
     Ok(format!("{before}{begin}\n{table}\n{end}{after}"))
@@ -50,7 +50,10 @@ mod tests {
     #[test]
     fn only_the_table_changes() {
         let text = "a\n<!-- t: begin -->\nold\n<!-- t: end -->\nb\n";
-        assert_eq!(replaced(text, "t", "new\n").unwrap(), "a\n<!-- t: begin -->\n\nnew\n\n<!-- t: end -->\nb\n");
-        assert!(replaced(text, "u", "new\n").is_err());
+        assert_eq!(
+            replaced("file", text, "t", "new\n").unwrap(),
+            "a\n<!-- t: begin -->\n\nnew\n\n<!-- t: end -->\nb\n"
+        );
+        assert!(replaced("file", text, "u", "new\n").is_err());
     }
 }

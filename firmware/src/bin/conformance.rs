@@ -216,6 +216,7 @@ fn main() -> ! {
         defmt::error!("the vectors do not belong to the image: make both again");
         exit(false)
     };
+    defmt::info!("kernels: {=str}, and {=str}", Kernels::NAME, Scalar::NAME);
     let name = image.text(image.meta().name);
     let (bytes, configs) = (IMAGE.0.len(), image.configs());
     defmt::info!("{=str}: {} bytes, {} configs, parsed in {} instructions", name, bytes, configs, parsing);

@@ -71,6 +71,7 @@ fn main() -> ! {
     static mut LAYERS: layers::Memory = layers::Memory::new();
     let Some(peripherals) = cortex_m::Peripherals::take() else { exit(false) };
     let clock = Clock::start(peripherals);
+    defmt::info!("kernels: {=str}", Kernels::NAME);
     let passed = [compare(CASES), measure(&clock, LAYERS), stack_holds()];
     defmt::info!("{=str}", if passed == [true; 3] { "passed" } else { "FAILED" });
     exit(passed == [true; 3])
