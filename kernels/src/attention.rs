@@ -206,9 +206,9 @@ impl Attention<'_> {
 #[derive(Clone, Copy)]
 pub struct Grid {
     first: usize,
-    columns: usize,
+    pub(crate) columns: usize,
     line: usize,
-    pixel: usize,
+    pub(crate) pixel: usize,
 }
 
 impl Grid {

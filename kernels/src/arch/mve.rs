@@ -1,16 +1,28 @@
 //! Armv8.1-M vectors (Helium): 16 products of bytes an instruction. Stable Rust has no intrinsics for them, and no
 //! `target_feature` that `cfg` would see, so the bodies are assembly, and the cargo feature `mve` chooses them.
 //!
+//! Vectors of 16 and 32 bits lie at multiples of 2 and 4 in memory, or the core faults: where a slice of bytes may not, a body
+//! loads bytes, or leaves it to the portable one.
+//!
 //! The portable bodies are compiled for the vectors too: with `-C target-cpu` the compiler uses them where loops are simple.
 //! `.cpu` in a naked body is for the tools that read assembly without knowing that flag.
 #![allow(unsafe_code)]
 
+mod add;
+mod attention;
 mod conv;
 mod depthwise;
+mod layer_norm;
+mod pool;
+mod softmax;
 
+use crate::add::Add;
 use crate::arch::Scalar;
+use crate::attention::{ROWS, Rows};
 use crate::conv::Conv;
 use crate::isa::Isa;
+use crate::layer_norm::{LayerNorm, Row};
+use crate::pool::Pool;
 
 /// A Cortex-M core with integer vectors: the cargo feature `mve` says that the CPU has them.
 #[derive(Clone, Copy, Debug, Default)]
@@ -30,8 +42,38 @@ impl Isa for Mve {
     }
 
     #[inline(always)]
+    fn pool(self, op: &Pool, input: &[i8], output: &mut [i8]) -> bool {
+        pool::pool(op, input, output)
+    }
+
+    #[inline(always)]
+    fn add(self, op: &Add, a: &[i8], b: &[i8], output: &mut [i8]) -> usize {
+        add::add(op, a, b, output)
+    }
+
+    #[inline(always)]
+    fn softmax_row(self, row: &mut [i8]) {
+        softmax::row(row);
+    }
+
+    #[inline(always)]
+    fn mix(self, weights: [&[[i8; 2]]; ROWS], values: &Rows<'_>, channel: usize) -> [[i32; 16]; ROWS] {
+        attention::mix(weights, values, channel)
+    }
+
+    #[inline(always)]
+    fn moments(self, row: &[i8]) -> (i32, u64) {
+        layer_norm::moments(row)
+    }
+
+    #[inline(always)]
+    fn normalise(self, op: &LayerNorm<'_>, row: Row, input: &[i8], output: &mut [i8]) {
+        layer_norm::normalise(op, row, input, output);
+    }
+
+    #[inline(always)]
     fn dot_2x4(self, rows: [&[i8]; 2], weights: [&[u8]; 4]) -> [[i32; 4]; 2] {
-        Scalar.dot_2x4(rows, weights)
+        attention::dot_2x4(rows, weights)
     }
 
     #[inline(always)]
