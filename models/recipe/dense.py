@@ -16,6 +16,7 @@ from boxes import iou, nms, paired_iou, to_centres, to_corners
 
 SCORE_POWER, OVERLAP_POWER = 0.5, 6.0
 CELLS_PER_BOX = 10
+REACH = 8.0  # pixels: half of the least square whose cells may answer for a box
 CLASS, OVERLAP = 1.0, 2.0
 SUPPRESS = 0.6
 LIMIT = 100
@@ -54,8 +55,8 @@ class DenseHead(nn.Module):
             )
             centre = (torch.stack((x, y), -1).reshape(-1, 2) + 0.5) * stride
             out = out.flatten(2).transpose(1, 2)
-            # Distances in units of two cells at the start; never more than e^4 of them.
-            distances = (out[..., self.classes :] * self.scales[index]).clamp(max=4).exp() * 2 * stride
+            # One cell at the start, never more than e^4 of them.
+            distances = (out[..., self.classes :] * self.scales[index]).clamp(max=4).exp() * stride
             corners = torch.cat((centre - distances[..., :2], centre + distances[..., 2:]), -1)
             logits.append(out[..., : self.classes])
             boxes.append(to_centres(corners))
@@ -71,10 +72,9 @@ def assign(logits, corners, centres, truth, classes):
     """
     overlap = iou(truth, corners)  # [T, A]
     score = logits.sigmoid()[:, classes].T
-    inside = torch.minimum(centres - truth[:, None, :2], truth[:, None, 2:] - centres).amin(-1) > 0
-    # A box too small to hold the centre of a cell still has the cells nearest to it.
-    middle = (truth[:, None, :2] + truth[:, None, 2:]) / 2
-    inside |= ((centres - middle).abs().amax(-1) < 8) & ~inside.any(1, keepdim=True)
+    # A box too small to hold the centres of some cells still has those nearest to its middle.
+    middle, half = (truth[:, None, :2] + truth[:, None, 2:]) / 2, (truth[:, None, 2:] - truth[:, None, :2]) / 2
+    inside = ((centres - middle).abs() < half.clamp(min=REACH)).all(-1)
     quality = score**SCORE_POWER * overlap**OVERLAP_POWER * inside
     chosen = torch.zeros_like(inside)
     chosen.scatter_(1, quality.topk(min(CELLS_PER_BOX, quality.shape[1]), 1).indices, True)

@@ -46,7 +46,7 @@ def optimizer(net: Detector, arguments) -> torch.optim.Optimizer:
     matrices = [p for p in net.parameters() if p.ndim >= 2]
     others = [p for p in net.parameters() if p.ndim < 2]
     groups = [{"params": matrices, "weight_decay": arguments.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, arguments.lr)
+    return torch.optim.AdamW(groups, arguments.lr, fused=True)
 
 
 def rate(step: int, total: int) -> float:
