@@ -4,7 +4,7 @@ What belongs to an anchor is in its ONNX file, what all configs share is in one 
 
 | file | content |
 |---|---|
-| <anchor>.onnx | image [1, 3, 160, 160] -> `lateral8`, `lateral16`, `lateral32`, [1, 64, H, W] each; batch-norm folded |
+| <anchor>.onnx | image -> `lateral8`, `lateral16`, `lateral32`, [1, 64, H, W] each; batch-norm folded |
 | head.safetensors | neck and head, tensors as in `docs/detector.md`; geometry and preprocessing in the metadata |
 | vectors.safetensors | with --vectors N: lateral maps of N pictures and what the float head makes of them |
 
