@@ -70,6 +70,9 @@ fn carried(variable: &str) -> Option<Vec<u8>> {
 /// Memory that the image asks for, as constants.
 fn sizes(bytes: &[u8]) -> String {
     let image = Image::parse(bytes).unwrap_or_else(|error| panic!("firmware: STITCHNET_IMAGE: {error}"));
+    if env::var_os("CARGO_FEATURE_TRANSFORMERS").is_none() && image.first_of_transformer().is_some() {
+        panic!("firmware: STITCHNET_IMAGE has operations of a transformer: build with the feature `transformers`");
+    }
     let configs = || (0..image.configs()).map(|number| image.config(ConfigId(number)));
     let entries: usize = configs().map(|config| usize::from(config.segments)).sum();
     format!(

@@ -31,6 +31,8 @@ if component clippy clippy; then
 fi
 # Tests on the host: every crate, every instruction set that this CPU has.
 step cargo test --release --workspace
+# A runtime without the operations of transformers.
+step cargo test --release -p runtime --no-default-features
 # Kernels against the naive reference.
 step cargo test --release -p kernels --features reference
 # The bundled family, scored on 2,000 images: integers cost at most a point, in every config.
@@ -62,7 +64,7 @@ if component clippy clippy; then
   for board in mps2-an386 mps3-an547 nrf52840 stm32h743; do
     [ $board = mps3-an547 ] && target=thumbv8m.main-none-eabihf || target=thumbv7em-none-eabihf
     step env STITCHNET_IMAGE="$PWD/$LADDER" cargo clippy --manifest-path firmware/Cargo.toml --release --bins --lib \
-      --target $target --no-default-features --features $board -- -D warnings
+      --target $target --no-default-features --features $board,transformers -- -D warnings
   done
   step cargo clippy --manifest-path firmware/Cargo.toml --release --bin layers --target thumbv7em-none-eabihf \
     --features reference -- -D warnings

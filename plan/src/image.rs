@@ -5,12 +5,12 @@ use core::fmt;
 use crate::bytes::{Field, checksum};
 use crate::error::{ImageError, Rule, Section};
 use crate::layout::{
-    ALIGN, CRC_OFFSET, FLAG_OPTIONAL, HEADER_LEN, MAGIC, MAJOR, MAX_RECORDS, MAX_SECTIONS, SECTION_ENTRY_LEN,
-    TARGET_CLASS_PORTABLE,
+    ALIGN, CRC_OFFSET, FLAG_OPTIONAL, HEADER_LEN, MAGIC, MAJOR, MAX_RECORDS, MAX_SECTIONS, NO_TENSOR,
+    SECTION_ENTRY_LEN, TARGET_CLASS_PORTABLE, WITH_CURVE,
 };
 use crate::record::{
-    Attention, Config, ConfigId, Cost, Cut, CutId, Meta, Op, OpId, Overlay, Range, Run, Segment, SegmentId,
-    SegmentKind, Target, TargetId, Tensor, TensorId,
+    Attention, Config, ConfigId, Cost, Cut, CutId, Element, Meta, Op, OpId, OpKind, Overlay, Range, Run, Segment,
+    SegmentId, SegmentKind, Target, TargetId, Tensor, TensorId,
 };
 use crate::validate;
 
@@ -117,6 +117,23 @@ impl<'a> Image<'a> {
     #[must_use]
     pub fn op(&self, id: OpId) -> Op {
         self.record(Section::Ops, id.index())
+    }
+
+    /// The first op that a convolutional network has not: another kind than convolution, sum, pool and movement, a constant
+    /// operand, a curve, or an int16 tensor. A runtime without its feature `transformers` lacks these.
+    #[must_use]
+    pub fn first_of_transformer(&self) -> Option<OpId> {
+        let narrow = |tensor: TensorId| tensor.0 == NO_TENSOR || self.tensor(tensor).element == Element::Int8;
+        let of_cnn = |op: &Op| {
+            let kind = match op.kind {
+                OpKind::Conv | OpKind::Depthwise => op.flags & WITH_CURVE == 0,
+                OpKind::Add => op.input2.0 != NO_TENSOR,
+                OpKind::AveragePool | OpKind::MaxPool | OpKind::Move => true,
+                _ => false,
+            };
+            kind && [op.input, op.input2, op.output].into_iter().all(narrow)
+        };
+        (0..self.ops()).map(|number| OpId(number as u16)).find(|&id| !of_cnn(&self.op(id)))
     }
 
     /// The numbers of an attention.

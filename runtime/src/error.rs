@@ -13,6 +13,11 @@ pub enum RunError {
         /// Bytes needed.
         needed: u32,
     },
+    /// The image has an op that this build of the runtime leaves out: its feature `transformers` is off.
+    NotBuilt {
+        /// The op.
+        op: u16,
+    },
     /// The image has no config of this number.
     NoSuchConfig {
         /// The number given.
@@ -71,6 +76,9 @@ impl fmt::Display for RunError {
         match *self {
             Self::ArenaTooSmall { found, needed } => {
                 write!(f, "the arena has {found} usable bytes, {needed} are needed")
+            }
+            Self::NotBuilt { op } => {
+                write!(f, "op {op} is of a transformer: build the runtime with its feature `transformers`")
             }
             Self::NoSuchConfig { config, configs } => {
                 write!(f, "there is no config {config}: the image has {configs}, counted from 0")

@@ -10,6 +10,9 @@ use plan::{Image, Op, OpId, OpKind, Segment, Tensor, TensorId};
 use crate::arena::View;
 use crate::error::RunError;
 
+/// Whether this build has what only transformers use.
+pub(crate) const TRANSFORMERS: bool = cfg!(feature = "transformers");
+
 /// Runs op `id` of `segment` and returns what it wrote. `bias` replaces the op's own bias offset where the config says so.
 pub(crate) fn run<'m, I: Isa>(
     isa: I,
@@ -38,7 +41,7 @@ pub(crate) fn run<'m, I: Isa>(
         OpKind::Depthwise => {
             kernels::depthwise(isa, &convolution(image, &op, &from, &to, bias), input, output, scratch)
         }
-        OpKind::Add if op.input2.0 == NO_TENSOR => {
+        OpKind::Add if TRANSFORMERS && op.input2.0 == NO_TENSOR => {
             let constant = image.data(op.weights, output.len());
             kernels::add_constant(isa, &addition(&op, [&from, &to, &to]), input, constant, output)
         }
@@ -49,25 +52,27 @@ pub(crate) fn run<'m, I: Isa>(
         OpKind::AveragePool => kernels::pool(isa, &pooling(&op, PoolKind::Average, &from, &to), input, output),
         OpKind::MaxPool => kernels::pool(isa, &pooling(&op, PoolKind::Max, &from, &to), input, output),
         OpKind::Move => kernels::move_tensor(&movement(&op, &from, &to), input, output),
-        OpKind::LayerNorm => kernels::layer_norm(isa, &layer_norm(image, &op, &to), input, output),
-        OpKind::Attention => {
+        OpKind::LayerNorm if TRANSFORMERS => kernels::layer_norm(isa, &layer_norm(image, &op, &to), input, output),
+        OpKind::Attention if TRANSFORMERS => {
             let keys = if op.input2.0 == NO_TENSOR { from } else { image.tensor(op.input2) };
             kernels::attention(isa, &attention(image, &op, [&from, &keys, &to]), input, input2, output, scratch)
         }
-        OpKind::Curve => match image.data(op.weights, 256).first_chunk() {
+        OpKind::Curve if TRANSFORMERS => match image.data(op.weights, 256).first_chunk() {
             Some(table) => kernels::curve(table, input, output),
             None => return Err(refused),
         },
-        OpKind::Prepend => {
+        OpKind::Prepend if TRANSFORMERS => {
             let tokens = usize::from(op.groups) * usize::from(to.shape[2]) * usize::from(to.element.bytes());
             kernels::prepend(image.data(op.weights, tokens), input, output)
         }
-        OpKind::Roll => {
+        OpKind::Roll if TRANSFORMERS => {
             let [rows, columns, _] = op.origin.map(|by| by as u16);
             kernels::roll(&Roll { shape: byte_shape(&from), by: [rows, columns] }, input, output)
         }
-        OpKind::Rescale => kernels::rescale_tensor(isa, &rescale(image, &op, &from, &to), input, output),
-        OpKind::Invalid(_) => return Err(refused),
+        OpKind::Rescale if TRANSFORMERS => {
+            kernels::rescale_tensor(isa, &rescale(image, &op, &from, &to), input, output)
+        }
+        _ => return Err(refused),
     };
     done.map(|()| &*output).map_err(|_| refused)
 }
@@ -85,7 +90,7 @@ fn byte_shape(tensor: &Tensor) -> Shape {
 
 fn element(tensor: &Tensor) -> Element {
     match tensor.element {
-        plan::Element::Int16 => Element::Int16,
+        plan::Element::Int16 if TRANSFORMERS => Element::Int16,
         _ => Element::Int8,
     }
 }
@@ -96,7 +101,9 @@ fn window(op: &Op) -> Window {
 
 fn convolution<'a>(image: &Image<'a>, op: &Op, from: &Tensor, to: &Tensor, bias: Option<u32>) -> Conv<'a> {
     let weights = usize::try_from(op.weight_bytes(from, to)).unwrap_or(usize::MAX);
-    let curve = (op.flags & WITH_CURVE != 0).then(|| image.data(op.constant as u32, 256).first_chunk()).flatten();
+    let curve = (TRANSFORMERS && op.flags & WITH_CURVE != 0)
+        .then(|| image.data(op.constant as u32, 256).first_chunk())
+        .flatten();
     // A curve has the output's zero point in its table, and that of what it reads in the bias.
     let zero_point = if curve.is_some() { 0 } else { to.zero_point };
     Conv {

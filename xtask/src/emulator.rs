@@ -58,20 +58,20 @@ const TIME_LIMIT: Duration = Duration::from_secs(60 * 60);
 
 /// Builds a binary with an image inside, and vectors if it needs them.
 pub fn build(board: Board, binary: &str, image: &Path, vectors: Option<&Path>) -> Result<PathBuf> {
-    let mut command = cargo_build(board, binary, &[board.name]);
+    let mut command = cargo_build(board, binary, &[board.name, "transformers"]);
     command.env("STITCHNET_IMAGE", std::path::absolute(image)?);
     match vectors {
         Some(vectors) => command.env("STITCHNET_VECTORS", std::path::absolute(vectors)?),
         None => command.env_remove("STITCHNET_VECTORS"),
     };
     call(command)?;
-    Ok(self::binary(board.target, binary))
+    Ok(self::binary(board.target, "release", binary))
 }
 
 /// Builds a binary that carries no image: kernels alone, with their reference.
 pub fn build_kernels(board: Board, binary: &str) -> Result<PathBuf> {
     call(cargo_build(board, binary, &[board.name, "reference"]))?;
-    Ok(self::binary(board.target, binary))
+    Ok(self::binary(board.target, "release", binary))
 }
 
 fn cargo_build(board: Board, binary: &str, features: &[&str]) -> Command {
@@ -82,9 +82,9 @@ fn cargo_build(board: Board, binary: &str, features: &[&str]) -> Command {
 }
 
 /// Where cargo leaves a binary.
-pub fn binary(target: &str, name: &str) -> PathBuf {
+pub fn binary(target: &str, profile: &str, name: &str) -> PathBuf {
     let folder = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "firmware/target".into(), PathBuf::from);
-    folder.join(target).join("release").join(name)
+    folder.join(target).join(profile).join(name)
 }
 
 /// Runs a firmware with more arguments for QEMU; `line` takes its log as it comes. Fails where the firmware fails, and where

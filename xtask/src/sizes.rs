@@ -13,6 +13,11 @@ use crate::call;
 struct Limit {
     binary: &'static str,
     board: &'static str,
+    /// Profile of cargo, and features besides the board's.
+    profile: &'static str,
+    features: &'static [&'static str],
+    /// Section `.text`.
+    text: u64,
     /// Code, constants and initial values, besides the image and its vectors.
     flash: u64,
     /// Static memory besides arenas and the policy's.
@@ -26,7 +31,7 @@ struct Limit {
 
 const KIB: u64 = 1024;
 
-const fn limit(binary: &'static str, board: &'static str, flash: u64, ram: u64) -> Limit {
+const fn limit(binary: &'static str, board: &'static str, text: u64, flash: u64, ram: u64) -> Limit {
     let (board_flash, board_ram) = match board.as_bytes() {
         b"mps2-an386" => (4096, 4096),
         b"stm32h743" => (2048, 512),
@@ -35,6 +40,9 @@ const fn limit(binary: &'static str, board: &'static str, flash: u64, ram: u64) 
     Limit {
         binary,
         board,
+        profile: "release",
+        features: &["transformers"],
+        text: text * KIB,
         flash: flash * KIB,
         ram: ram * KIB,
         stack: 16 * KIB,
@@ -43,35 +51,38 @@ const fn limit(binary: &'static str, board: &'static str, flash: u64, ram: u64) 
     }
 }
 
-const LIMITS: [Limit; 7] = [
-    limit("conformance", "mps2-an386", 124, 2),
-    limit("latency", "mps2-an386", 112, 16),
-    limit("sense", "mps2-an386", 112, 2),
-    limit("latency", "stm32h743", 112, 20),
-    limit("sense", "stm32h743", 112, 4),
-    limit("latency", "nrf52840", 112, 20),
-    limit("sense", "nrf52840", 112, 4),
+const LIMITS: [Limit; 8] = [
+    limit("conformance", "mps2-an386", 112, 124, 2),
+    limit("latency", "mps2-an386", 96, 112, 16),
+    limit("sense", "mps2-an386", 96, 112, 2),
+    // As small as it gets: for images of convolutional networks.
+    Limit { profile: "small", features: &[], ..limit("sense", "mps2-an386", 64, 72, 2) },
+    limit("latency", "stm32h743", 100, 112, 20),
+    limit("sense", "stm32h743", 100, 112, 4),
+    limit("latency", "nrf52840", 100, 112, 20),
+    limit("sense", "nrf52840", 100, 112, 4),
 ];
 
 /// Builds every binary for every board with an image, and compares.
 pub fn check(image: &Path) -> Result<()> {
     let carried = fs::metadata(image).with_context(|| format!("{}", image.display()))?.len();
     println!(
-        "{:<12} {:<11} {:>9} {:>9} {:>9} {:>9} {:>11}",
-        "binary", "board", "flash", "limit", "RAM", "limit", "left: stack"
+        "{:<12} {:<11} {:<8} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>11}",
+        "binary", "board", "profile", ".text", "limit", "flash", "limit", "RAM", "limit", "left: stack"
     );
     let mut over = vec![];
     for limit in &LIMITS {
         let elf = build(limit, image)?;
-        let (flash, ram, lent) = measure(&elf)?;
+        let Measured { text, flash, ram, lent } = measure(&elf)?;
         let (own_flash, own_ram) = (flash.saturating_sub(carried), ram.saturating_sub(lent));
         let left = limit.board_ram.saturating_sub(ram);
         println!(
-            "{:<12} {:<11} {own_flash:>9} {:>9} {own_ram:>9} {:>9} {left:>11}",
-            limit.binary, limit.board, limit.flash, limit.ram
+            "{:<12} {:<11} {:<8} {text:>9} {:>9} {own_flash:>9} {:>9} {own_ram:>9} {:>9} {left:>11}",
+            limit.binary, limit.board, limit.profile, limit.text, limit.flash, limit.ram
         );
-        let name = format!("{} on {}", limit.binary, limit.board);
+        let name = format!("{} on {}, {}", limit.binary, limit.board, limit.profile);
         for (what, found, most) in [
+            (".text", text, limit.text),
             ("flash besides the image", own_flash, limit.flash),
             ("flash with the image", flash, limit.board_flash),
             ("static memory besides arena and policy", own_ram, limit.ram),
@@ -90,32 +101,48 @@ pub fn check(image: &Path) -> Result<()> {
 
 fn build(limit: &Limit, image: &Path) -> Result<std::path::PathBuf> {
     let mut command = Command::new("cargo");
-    command.args(["build", "--quiet", "--release", "--locked", "--no-default-features"]);
+    command.args(["build", "--quiet", "--profile", limit.profile, "--locked", "--no-default-features"]);
     command.args(["--features", limit.board, "--bin", limit.binary, "--target", crate::emulator::TARGET]);
+    limit.features.iter().for_each(|feature| {
+        command.args(["--features", feature]);
+    });
     command.current_dir("firmware").env("STITCHNET_IMAGE", image).env_remove("STITCHNET_VECTORS");
     call(command)?;
-    Ok(crate::emulator::binary(crate::emulator::TARGET, limit.binary))
+    Ok(crate::emulator::binary(crate::emulator::TARGET, limit.profile, limit.binary))
 }
 
-/// Bytes of flash and of static memory, and of the latter arenas, policy memory and tables of the image's size.
-fn measure(elf: &Path) -> Result<(u64, u64, u64)> {
+/// Bytes of a binary.
+#[derive(Default)]
+struct Measured {
+    text: u64,
+    flash: u64,
+    /// Static memory.
+    ram: u64,
+    /// Of it arenas, policy memory and tables of the image's size.
+    lent: u64,
+}
+
+fn measure(elf: &Path) -> Result<Measured> {
     let bytes = fs::read(elf).with_context(|| format!("{}", elf.display()))?;
     let file = object::File::parse(&*bytes).with_context(|| format!("{}", elf.display()))?;
-    let (mut flash, mut ram) = (0, 0);
+    let mut measured = Measured { lent: lent(&file), ..Measured::default() };
     for section in file.sections() {
         let SectionFlags::Elf { sh_flags } = section.flags() else { continue };
         if sh_flags & u64::from(elf::SHF_ALLOC) == 0 {
             continue;
         }
+        if section.name() == Ok(".text") {
+            measured.text = section.size();
+        }
         let stored = section.file_range().is_some_and(|(_, len)| len > 0);
         if stored {
-            flash += section.size();
+            measured.flash += section.size();
         }
         if sh_flags & u64::from(elf::SHF_WRITE) != 0 {
-            ram += section.size();
+            measured.ram += section.size();
         }
     }
-    Ok((flash, ram, lent(&file)))
+    Ok(measured)
 }
 
 /// Statics whose size is the image's: by their names in the symbol table.
