@@ -20,6 +20,7 @@ mod conv;
 mod curve;
 mod depthwise;
 mod element;
+pub mod head;
 mod isa;
 mod layer_norm;
 mod movement;
