@@ -33,8 +33,9 @@ cargo xtask TASK
                          every kernel against the reference there, and the instructions of each layer against
                          benches/baselines/CORE.toml, which --update writes, and against a peer's
   sizes --image FILE     flash, memory and stack of every firmware on every board, against the declared limits
-  station --image FILE   the sensing firmware on mps2-an386, while its temperature and its supply change; the image has
-                         the costs of `latency`";
+  station [--board NAME] --image FILE
+                         the sensing firmware there, while its temperature and its supply change; the image has the costs
+                         of `latency`";
 
 fn main() -> ExitCode {
     match task() {
@@ -81,10 +82,12 @@ fn task() -> Result<()> {
             env::set_current_dir(root)?;
             sizes::check(&image)
         }
-        ["station", "--image", image] => {
+        ["station", options @ ..] => {
+            let (board, options) = emulator::Board::split(options)?;
+            let ["--image", image] = *options else { bail!("station needs --image FILE") };
             let image = std::path::absolute(image)?;
             env::set_current_dir(root)?;
-            station::check(&image)
+            station::check(board, &image)
         }
         ["readme", image, beside @ ..] => {
             env::set_current_dir(root)?;

@@ -9,7 +9,7 @@ use std::{fs, thread};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::emulator::{self, BOARDS};
+use crate::emulator::{self, Board};
 
 /// The emulator's monitor.
 const MONITOR: &str = "out/station.qmp";
@@ -46,12 +46,12 @@ const THERMOMETER: &str = "tmp105,id=thermometer,bus=i2c,address=0x48";
 const SUPPLY: &str = "adm1272,id=supply,bus=i2c,address=0x10";
 
 /// Runs the firmware with both sensors, which change; without any; and with one.
-pub fn check(image: &Path) -> Result<()> {
-    let elf = emulator::build(BOARDS[0], "sense", image, None)?;
-    changing(&elf)?;
-    careful(&elf, &[])?;
-    careful(&elf, &["-device", THERMOMETER])?;
-    careful(&elf, &["-device", SUPPLY])
+pub fn check(board: Board, image: &Path) -> Result<()> {
+    let elf = emulator::build(board, "sense", image, None)?;
+    changing(board, &elf)?;
+    careful(board, &elf, &[])?;
+    careful(board, &elf, &["-device", THERMOMETER])?;
+    careful(board, &elf, &["-device", SUPPLY])
 }
 
 /// One frame of the log.
@@ -88,7 +88,7 @@ fn statistic(lines: &[String], name: &str) -> Result<u32> {
     words.nth(1).and_then(|word| word.parse().ok()).with_context(|| format!("no `{name}` in `{line}`"))
 }
 
-fn changing(elf: &Path) -> Result<()> {
+fn changing(board: Board, elf: &Path) -> Result<()> {
     let _ = fs::remove_file(MONITOR);
     fs::create_dir_all("out")?;
     let server = format!("unix:{MONITOR},server=on,wait=off");
@@ -97,7 +97,7 @@ fn changing(elf: &Path) -> Result<()> {
     let mut phases = PHASES.iter();
     let mut current: Option<&Phase> = None;
     let mut answers: Vec<(&Phase, String)> = vec![];
-    let lines = emulator::run(BOARDS[0], elf, &arguments.map(OsStr::new), |line| {
+    let lines = emulator::run(board, elf, &arguments.map(OsStr::new), |line| {
         println!("{line}");
         let Some(frame) = frame(line) else { return Ok(()) };
         // The emulator does not wait: a phase is over when a frame has read what it set.
@@ -135,9 +135,9 @@ fn judge(answers: &[(&Phase, String)], lines: &[String]) -> Result<()> {
 }
 
 /// With a sensor missing every frame is run, carefully.
-fn careful(elf: &Path, arguments: &[&str]) -> Result<()> {
+fn careful(board: Board, elf: &Path, arguments: &[&str]) -> Result<()> {
     let arguments: Vec<&OsStr> = arguments.iter().map(OsStr::new).collect();
-    let lines = emulator::run(BOARDS[0], elf, &arguments, |_| Ok(()))?;
+    let lines = emulator::run(board, elf, &arguments, |_| Ok(()))?;
     let (frames, careful) = (statistic(&lines, "frames")?, statistic(&lines, "careful")?);
     ensure!(frames > 0 && frames == careful, "{careful} of {frames} frames were careful, with a sensor missing");
     ensure!(statistic(&lines, "met")? == frames, "not every frame met its budget with a sensor missing");
