@@ -1,8 +1,14 @@
 """Backbones, dense head and costs of the detector; one training step of every head."""
 
+from argparse import Namespace
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+
+import train_detector
+from box_data import sample, write_coco
 
 from asag_generator import MICRO
 from asag_loss import Targets
@@ -100,6 +106,45 @@ def test_every_head_learns_two_pictures(kind):
         scores = one.detections.scores
         assert (scores[:-1] >= scores[1:]).all()
         assert torch.isfinite(to_corners(one.detections.boxes)).all()
+
+
+def drawn(folder):
+    """Four pictures with a dark box each, as a data set of one class."""
+    samples = []
+    for number in range(4):
+        pixels = np.full((80, 80, 3), 200, np.uint8)
+        pixels[20:40, 10 * number : 10 * number + 30] = 20
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+        box = [(10 * number, 20, 10 * number + 30, 40)]
+        samples.append(sample(folder / f"{number}.png", (80, 80), box, [0]))
+    for split in ("train", "val", "test"):
+        write_coco(folder / f"{split}.json", ["box"], samples)
+
+
+def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(tmp_path, monkeypatch):
+    drawn(tmp_path)
+    monkeypatch.setattr(train_detector, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr(train_detector, "EVERY", 1)
+    row = dict(head="asag", epochs=3, batch=2, lr=1e-3, weight_decay=0.05, clip=5.0, average=0.9, untrusted=0.3)
+    row |= dict(stitched=False, device="cpu", seed=1, data=tmp_path, command="train")
+    train_detector.train(Namespace(**row, run="straight"))
+    step, calls = Detector.loss, []
+
+    def failing(*arguments):
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return step(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Detector, "loss", failing)
+        with pytest.raises(KeyboardInterrupt):
+            train_detector.train(Namespace(**row, run="broken"))
+    train_detector.train(Namespace(**row, run="broken"))
+    straight, broken = (train_detector.load(run)[0].state_dict() for run in ("straight", "broken"))
+    assert all(torch.equal(straight[name], broken[name]) for name in straight)
+    train_detector.score(Namespace(run="broken", data=tmp_path))
+    train_detector.table(Namespace())
 
 
 def test_the_rate_rises_then_falls():

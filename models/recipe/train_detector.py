@@ -5,12 +5,16 @@ linear warm-up and cosine decay, an average of the last weights. In the first pa
 trusted: probed patches come from the targets. A checkpoint is written every EVERY steps; starting again goes on from
 it.
 Nothing is selected: the averaged weights of the last step are scored. `val` and `test` are never trained on.
+
+Own boxes: a folder with train.json, val.json and test.json in COCO form (`box_data.py voc` makes them from VOC), named
+with --data. Names of the classes come from train.json.
 """
 
 import argparse
 import json
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +25,7 @@ from asag_loss import Targets
 from average_precision import Boxes, average_precision, recall
 from box_data import BLOOD_CELLS, Pictures, read_coco
 from boxes import to_corners
-from detector import HEADS, SIDE, Detector, normalise
+from detector import BLOOD, HEADS, SIDE, Detector, normalise
 from detector_cost import cost
 from pyramid import ALONE, STITCHED
 
@@ -29,6 +33,10 @@ RUNS = data.CACHE / "runs"
 EVERY = 100  # steps between checkpoints
 WARM_UP = 100  # steps
 SPLITS = ("val", "test")
+
+
+def detector(head: str, names: list[str], stitched: bool) -> Detector:
+    return Detector(head, replace(BLOOD, classes=len(names)), ALONE + STITCHED if stitched else ALONE)
 
 
 def batch(pictures: Pictures, indices, random, device):
@@ -60,7 +68,7 @@ def train(arguments) -> None:
     names, samples = read_coco(arguments.data / "train.json")
     pictures = Pictures(samples, SIDE)
     device = arguments.device
-    net = Detector(arguments.head, configs=ALONE + STITCHED if arguments.stitched else ALONE).to(device)
+    net = detector(arguments.head, names, arguments.stitched).to(device)
     average = torch.optim.swa_utils.AveragedModel(
         net, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(arguments.average), use_buffers=True
     )
@@ -131,7 +139,7 @@ def train(arguments) -> None:
 def load(run: str) -> tuple[Detector, dict]:
     """A trained detector and the row that describes its training."""
     row = json.loads((RUNS / f"detect-{run}.json").read_text())
-    net = Detector(row["head"], configs=ALONE + STITCHED if row["stitched"] else ALONE)
+    net = detector(row["head"], row["classes"], row["stitched"])
     net.load_state_dict(torch.load(RUNS / f"detect-{run}.final.pt"))
     return net.eval(), row
 
