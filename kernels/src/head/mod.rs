@@ -1,7 +1,14 @@
 //! What a sparse detector's head computes beside layers: `docs/detector.md` has the arithmetic, section "Integers".
 //!
-//! Lengths are 1/16 pixel, logarithms Q12 of a length in 1/16 pixel, logits and offsets Q12.
+//! Lengths are 1/16 pixel, logits, offsets and logarithms Q12: integers with 12 fraction bits.
 
+mod boxes;
 mod fixed;
+mod position;
 
+pub use boxes::{
+    Anchor, Detection, INVALID, Limits, MOST_BOXES, Patch, Probing, Rect, Region, State, cap, decode, detect,
+    overlap_bias, remaining,
+};
 pub use fixed::{cosine, exp2, log2, sigmoid, sine};
+pub use position::position_code;
