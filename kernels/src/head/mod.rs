@@ -5,6 +5,7 @@
 mod boxes;
 mod fixed;
 mod position;
+mod sample;
 
 pub use boxes::{
     Anchor, Detection, INVALID, Limits, MOST_BOXES, Patch, Probing, Rect, Region, State, cap, decode, detect,
@@ -12,3 +13,4 @@ pub use boxes::{
 };
 pub use fixed::{cosine, exp2, log2, sigmoid, sine};
 pub use position::position_code;
+pub use sample::{MOST_MAPS, Map, PointSampling, RegionPool, pool_regions, sample_points};
