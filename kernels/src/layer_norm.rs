@@ -131,7 +131,7 @@ pub(crate) fn reciprocal_root(w: u32) -> u32 {
 
 /// One normalised value.
 #[inline(always)]
-fn value(row: &Row, x: i16, factor: i16, offset: i32, [min, max]: [i32; 2]) -> i8 {
+pub(crate) fn value(row: &Row, x: i16, factor: i16, offset: i32, [min, max]: [i32; 2]) -> i8 {
     let high = |a: i32, b: i16| ((i64::from(a) * i64::from(b)) >> 16) as i32;
     let normalised = high(row.scale, x).wrapping_add(row.shift);
     let scaled = high(normalised, factor);

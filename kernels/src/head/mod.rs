@@ -4,6 +4,7 @@
 
 mod boxes;
 mod fixed;
+mod mixing;
 mod position;
 mod sample;
 
@@ -12,5 +13,6 @@ pub use boxes::{
     overlap_bias, remaining,
 };
 pub use fixed::{cosine, exp2, log2, sigmoid, sine};
+pub use mixing::{GroupNorm, Mixing, mix, mix_scratch, narrow};
 pub use position::position_code;
 pub use sample::{MOST_MAPS, Map, PointSampling, RegionPool, pool_regions, sample_points};
