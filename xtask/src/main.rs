@@ -22,7 +22,9 @@ cargo xtask TASK
   ci                     every check, as scripts/test.sh runs them
   layers                 no dependency that the architecture forbids
   matrix                 the table of docs/kernels.md: which operation has kernels of its own on which instruction set
-  readme IMAGE [OTHER]…  the tables of README.md, from the bundled family's image, a path in the repository; others side by side
+  readme FAMILY IMAGE [OTHER]…
+                         the tables of README.md about cifar-cnn or cifar-vit, from its image, a path in the repository;
+                         others side by side
   qemu [--board NAME] [--image FILE] [--images DIR] [--count N] [--vectors FILE]
                          outputs, switches and memory of the firmware on an emulated board, mps2-an386 (Cortex-M4) or
                          mps3-an547 (Cortex-M55), compared with the host; without --image on the bundled family
@@ -89,9 +91,9 @@ fn task() -> Result<()> {
             env::set_current_dir(root)?;
             station::check(board, &image)
         }
-        ["readme", image, beside @ ..] => {
+        ["readme", family, image, beside @ ..] => {
             env::set_current_dir(root)?;
-            readme::write(image, beside)
+            readme::write(family, image, beside)
         }
         ["ci"] => call(Command::new(root.join("scripts/test.sh"))),
         [] | ["help" | "-h" | "--help"] => {

@@ -8,21 +8,26 @@ use anyhow::{Context, Result, ensure};
 use crate::qemu::stitchnet;
 
 const README: &str = "README.md";
-const ANCHORS: &str = "models/cifar-cnn/anchors.md";
 
-/// Writes the tables. `image` is the bundled family's, scored on all 2,000 test images; `beside` are images of that family whose
+/// Writes the tables of a bundled family. `image` is scored on all 2,000 test images; `beside` are images of that family whose
 /// stitches were learned in different ways, to set side by side.
-pub fn write(image: &str, beside: &[&str]) -> Result<()> {
+pub fn write(family: &str, image: &str, beside: &[&str]) -> Result<()> {
     let text = fs::read_to_string(README).context(README)?;
-    let anchors =
-        fs::read_to_string(ANCHORS).with_context(|| format!("{ANCHORS}; models/recipe/export.py writes it"))?;
-    let text = replaced(README, &text, "anchors", &anchors)?;
-    let text = replaced(README, &text, "configs", &output(stitchnet().args(["report", image, "--markdown"]))?)?;
+    let anchors = format!("models/{family}/anchors.md");
+    let anchors = fs::read_to_string(&anchors).with_context(|| format!("{anchors}; models/recipe writes it"))?;
+    let text = replaced(README, &text, &format!("{family} anchors"), &anchors)?;
+    let table = output(stitchnet().args(["report", image, "--markdown"]))?;
+    let text = replaced(README, &text, &format!("{family} configs"), &table)?;
     let text = match beside {
         [] => text,
         [first, others @ ..] => {
             let others = others.iter().flat_map(|other| ["--beside", *other]);
-            replaced(README, &text, "curves", &output(stitchnet().args(["report", first]).args(others))?)?
+            replaced(
+                README,
+                &text,
+                &format!("{family} curves"),
+                &output(stitchnet().args(["report", first]).args(others))?,
+            )?
         }
     };
     fs::write(README, text).context(README)
