@@ -1,9 +1,8 @@
 """Train one anchor of the transformer family on CIFAR-10: `python train_vit.py large --epochs 10`.
 
 The teacher is the medium anchor of the CNN family. Orthogonalised momentum (Muon) on matrices and filters, Adam on the
-rest, an average of the last weights. The rate stays level and falls over the last part of the steps. While it is level
-only a random part of the patches takes part (Liu et al. 2022, PatchDropout): those steps cost less, and their last state
-is kept as vit-<anchor>.level.pt: put in place of vit-<anchor>.pt, a run with more epochs goes on from it.
+rest, an average of the last weights. After a warm-up the rate stays level for a while and then falls in a line. In the
+earlier steps only a random part of the patches takes part (Liu et al. 2022, PatchDropout): they cost less.
 
 A checkpoint is written every 100 steps; starting again goes on from it. Nothing is selected on the test images: they
 are scored, no more. `python train_vit.py export OUT` writes OUT/<anchor>.onnx and the table OUT/anchors.md.
@@ -12,8 +11,10 @@ are scored, no more. `python train_vit.py export OUT` writes OUT/<anchor>.onnx a
 import argparse
 import json
 import time
+from collections import OrderedDict
 from pathlib import Path
 
+import numpy as np
 import onnx
 import torch
 from onnx import numpy_helper
@@ -24,23 +25,76 @@ import data
 from net import ANCHORS as CNN_ANCHORS
 from net import Net
 from train import RUNS, Muon, accuracy, augment, normalise
-from vit import ANCHORS, TOKENS, ViT, cost
+from vit import ANCHORS, TOKENS, ViT, cost, stem
 
+PREPARED = data.CACHE / "vit"
 EVERY = 100  # steps between checkpoints
 
 
-def teacher(device: str) -> nn.Module:
-    """The medium anchor of the CNN family: its ONNX file keeps batch-norm, so the names are those of the network."""
-    file = onnx.load(Path(__file__).resolve().parent.parent / "cifar-cnn" / "medium.onnx")
+def cnn(name: str) -> Net:
+    """An anchor of the CNN family, from its ONNX file.
+
+    A file with batch-norm (medium) names its tensors as the network does. In the others batch-norm is folded: they hold
+    each convolution's weights and bias in the order of the modules, and the norms become plain sums.
+    """
+    file = onnx.load(Path(__file__).resolve().parent.parent / "cifar-cnn" / f"{name}.onnx")
     weights = {tensor.name: torch.from_numpy(numpy_helper.to_array(tensor).copy()) for tensor in file.graph.initializer}
-    # Equal tensors are stored once and named again.
-    named = (node for node in file.graph.node if node.op_type == "Identity" and node.input[0] in weights)
-    weights |= {node.output[0]: weights[node.input[0]] for node in named}
-    net = Net(CNN_ANCHORS["medium"])
-    missing, _ = net.load_state_dict(weights, strict=False)
-    if any(not name.endswith("num_batches_tracked") for name in missing):
-        raise SystemExit(f"medium.onnx of the CNN family lacks {missing}")
-    return net.eval().to(device)
+    net = Net(CNN_ANCHORS[name])
+    convolutions = [node for node in file.graph.node if node.op_type == "Conv"]
+    if len(convolutions[0].input) == 3:
+        modules = [module for module in net.modules() if isinstance(module, nn.Conv2d)]
+        norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
+        for node, module, norm in zip(convolutions, modules, norms, strict=True):
+            module.weight.data.copy_(weights[node.input[1]])
+            norm.bias.data.copy_(weights[node.input[2]])
+            norm.running_var.fill_(1 - norm.eps)
+        net.head.load_state_dict({"weight": weights["head.weight"], "bias": weights["head.bias"]})
+    else:
+        # Equal tensors are stored once and named again.
+        named = (node for node in file.graph.node if node.op_type == "Identity" and node.input[0] in weights)
+        weights |= {node.output[0]: weights[node.input[0]] for node in named}
+        missing, _ = net.load_state_dict(weights, strict=False)
+        if any(not name.endswith("num_batches_tracked") for name in missing):
+            raise SystemExit(f"{name}.onnx of the CNN family lacks {missing}")
+    return net.eval().to(memory_format=torch.channels_last)
+
+
+@torch.no_grad()
+def prepare(variants: int, seed: int, device: str) -> None:
+    """What all anchors learn from, made once: per variant the stem's features and the teacher's logits of every image.
+
+    A variant is one draw of shifts, each image mirrored in every other one. Writes cache/vit/<variant>.npz with f16
+    `features` [50000, STEM, 16, 16] and `logits` [50000, 10], about 0.6 GB.
+    """
+    images, *_ = data.load()
+    images = normalise(images)
+    front, knows = stem(cnn("small")).to(device), cnn("medium").to(device)
+    PREPARED.mkdir(parents=True, exist_ok=True)
+    generator = torch.Generator().manual_seed(seed)
+    mirrored = torch.rand(len(images), generator=generator) < 0.5
+    for variant in range(variants):
+        file = PREPARED / f"{variant}.npz"
+        generator.manual_seed(seed + variant)
+        if file.exists():
+            continue
+        features, logits = [], []
+        started = time.time()
+        for some, flip in zip(images.split(500), (mirrored ^ (variant % 2 == 1)).split(500)):
+            pictures = augment(some, flip, 0, generator).to(device)
+            features.append(front(pictures).half().contiguous().cpu().numpy())
+            logits.append(knows(pictures).half().cpu().numpy())
+        temporary = file.with_suffix(".tmp.npz")
+        np.savez(temporary, features=np.concatenate(features), logits=np.concatenate(logits))
+        temporary.rename(file)
+        print(f"prepared variant {variant + 1}/{variants} in {time.time() - started:.0f} s", flush=True)
+
+
+def load_prepared(variant: int) -> tuple[torch.Tensor, torch.Tensor]:
+    file = PREPARED / f"{variant}.npz"
+    if not file.exists():
+        raise SystemExit(f"{file} is missing; `python train_vit.py prepare` writes it")
+    with np.load(file) as arrays:
+        return torch.from_numpy(arrays["features"]), torch.from_numpy(arrays["logits"])
 
 
 def optimizers(net: ViT, arguments) -> list[torch.optim.Optimizer]:
@@ -57,7 +111,7 @@ def train(arguments) -> None:
     torch.manual_seed(arguments.seed)
     generator = torch.Generator().manual_seed(arguments.seed)
     images, labels, test_images, test_labels = data.load()
-    images, labels = normalise(images), torch.from_numpy(labels)
+    labels, count = torch.from_numpy(labels), len(images)
     test_images, test_labels = normalise(test_images), torch.from_numpy(test_labels)
 
     anchor = ANCHORS[arguments.anchor]
@@ -66,12 +120,10 @@ def train(arguments) -> None:
     average = torch.optim.swa_utils.AveragedModel(
         net, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(arguments.average), use_buffers=True
     )
-    knows = teacher(device)
     both = optimizers(net, arguments)
     base = [group["lr"] for optimizer in both for group in optimizer.param_groups]
 
-    starts_mirrored = torch.rand(len(images), generator=generator) < 0.5
-    steps_per_epoch = len(images) // arguments.batch
+    steps_per_epoch = count // arguments.batch
     total = arguments.epochs * steps_per_epoch
     checkpoint = RUNS / f"vit-{anchor.name}.pt"
     RUNS.mkdir(parents=True, exist_ok=True)
@@ -91,19 +143,20 @@ def train(arguments) -> None:
     for step in range(first, total):
         epoch, place = divmod(step, steps_per_epoch)
         if place == 0:
-            order = torch.randperm(len(images), generator=generator)
+            order = torch.randperm(count, generator=generator)
+        if place == 0 or step == first:
+            features, taught = load_prepared(epoch % arguments.variants)
         progress = step / total
         factor = max(min((step + 1) / 300, (1 - progress) / arguments.fall, 1), 1e-3)
         for group, lr in zip((g for o in both for g in o.param_groups), base):
             group["lr"] = lr * factor
         chosen = order[place * arguments.batch : (place + 1) * arguments.batch]
-        pictures = augment(images[chosen], starts_mirrored[chosen] ^ (epoch % 2 == 1), 0, generator).to(device)
+        seen, targets = features[chosen].to(device).float(), taught[chosen].to(device).float()
         keep = None
-        if progress < 1 - arguments.fall:
+        if progress < 1 - arguments.whole:
             keep = torch.randperm(TOKENS, generator=generator)[: arguments.patches].to(device)
-        logits = net(pictures, keep)
-        with torch.no_grad():
-            targets = F.softmax(knows(pictures) / arguments.temperature, 1)
+        logits = net(seen, keep)
+        targets = F.softmax(targets / arguments.temperature, 1)
         soft = F.log_softmax(logits / arguments.temperature, 1)
         distilled = F.kl_div(soft, targets, reduction="batchmean") * arguments.temperature**2
         loss = 0.2 * F.cross_entropy(logits, labels[chosen].to(device)) + 0.8 * distilled
@@ -125,15 +178,13 @@ def train(arguments) -> None:
             }
             torch.save(state, checkpoint.with_suffix(".tmp"))
             checkpoint.with_suffix(".tmp").rename(checkpoint)
-            if keep is not None:
-                torch.save(state, RUNS / f"vit-{anchor.name}.level.pt")
             left = (time.time() - started) / (step + 1 - first) * (total - step - 1)
             shown = losses / min(EVERY, step + 1 - first)
             print(f"{anchor.name} step {step + 1}/{total} loss {shown:.3f} minutes left {left / 60:.0f}", flush=True)
             losses = 0.0
 
     final = average.module.cpu()
-    top1 = accuracy(final, test_images, test_labels)
+    top1 = accuracy(nn.Sequential(stem(cnn("small")), final), test_images, test_labels)
     torch.save(final.state_dict(), RUNS / f"vit-{anchor.name}.final.pt")
     macs, parameters = cost(anchor)
     row = {"anchor": anchor.name, "macs": macs, "parameters": parameters, "top1": top1}
@@ -153,7 +204,7 @@ def export(out: Path) -> None:
         net = ViT(anchor)
         net.load_state_dict(torch.load(RUNS / f"vit-{name}.final.pt"))
         torch.onnx.export(
-            net.eval(),
+            nn.Sequential(OrderedDict(stem=stem(cnn("small")), vit=net)).eval(),
             (torch.zeros(1, 3, 32, 32),),
             out / f"{name}.onnx",
             opset_version=17,
@@ -168,6 +219,13 @@ def export(out: Path) -> None:
     print("\n".join(table))
 
 
+def shared(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--variants", type=int, default=3, help="draws of shifts; epochs beyond them start over")
+    command.add_argument("--threads", type=int, default=1)
+    command.add_argument("--device", default="cpu", help="cpu or cuda")
+    command.add_argument("--seed", type=int, default=1)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -176,22 +234,25 @@ def main() -> None:
         one.set_defaults(anchor=name)
         one.add_argument("--epochs", type=int, default=10)
         one.add_argument("--batch", type=int, default=125)
-        one.add_argument("--lr", type=float, default=0.02, help="of matrices and filters")
+        one.add_argument("--lr", type=float, default=0.015, help="of matrices and filters")
         one.add_argument("--adam-lr", type=float, default=2e-3, help="of biases, norms, tokens, positions, head")
         one.add_argument("--weight-decay", type=float, default=0.02, help="decoupled, on matrices and filters")
         one.add_argument("--average", type=float, default=0.997, help="decay of the average of weights, per step")
         one.add_argument("--temperature", type=float, default=3.0)
-        one.add_argument("--fall", type=float, default=0.4, help="part of the steps over which the rate falls")
-        one.add_argument("--patches", type=int, default=40, help="of 64, that a step before the fall sees")
-        one.add_argument("--threads", type=int, default=1)
-        one.add_argument("--device", default="cpu", help="cpu or cuda")
-        one.add_argument("--seed", type=int, default=1)
+        one.add_argument("--fall", type=float, default=0.8, help="part of the steps over which the rate falls")
+        one.add_argument("--whole", type=float, default=0.3, help="part of the steps, the last ones, that see all patches")
+        one.add_argument("--patches", type=int, default=28, help="of 64, that an earlier step sees")
+        shared(one)
+    shared(commands.add_parser("prepare", help="write what all anchors learn from; once, before training"))
     commands.add_parser("export", help="write ONNX files and table").add_argument("out", type=Path)
     arguments = parser.parse_args()
     if arguments.command == "export":
         export(arguments.out)
         return
     torch.set_num_threads(arguments.threads)
+    if arguments.command == "prepare":
+        prepare(arguments.variants, arguments.seed, arguments.device)
+        return
     train(arguments)
 
 

@@ -23,6 +23,8 @@ const STEAL: u64 = 1;
 pub enum Bundled {
     /// Residual networks on CIFAR-10
     Cnn,
+    /// Vision transformers on CIFAR-10
+    Vit,
 }
 
 impl Bundled {
@@ -30,6 +32,7 @@ impl Bundled {
     fn find(self) -> Result<PathBuf> {
         let file = match self {
             Self::Cnn => "models/cifar-cnn/family.toml",
+            Self::Vit => "models/cifar-vit/family.toml",
         };
         let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(file);
         [PathBuf::from(file), built]

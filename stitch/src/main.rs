@@ -145,8 +145,8 @@ enum Command {
         #[arg(short, long)]
         output: PathBuf,
     },
-    /// Compile the bundled family, replay a falling and recovering budget, write image, page and rows
-    #[command(after_help = "Examples:\n  stitchnet demo\n  stitchnet demo --family cnn -o elsewhere")]
+    /// Compile a bundled family, replay a falling and recovering budget, write image, page and rows
+    #[command(after_help = "Examples:\n  stitchnet demo\n  stitchnet demo --family vit -o elsewhere")]
     Demo {
         /// Bundled family
         #[arg(long, value_enum, default_value = "cnn")]
