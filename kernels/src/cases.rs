@@ -4,11 +4,13 @@
 //! lent and compares with [`crate::reference`].
 
 mod any;
+mod head;
 pub mod layers;
 mod table;
 mod transformer;
 
 pub use any::run_any;
+pub use head::MixCase;
 pub use table::{random, table};
 pub use transformer::{AttentionCase, Line, NormCase, RescaleCase};
 
@@ -79,6 +81,8 @@ pub enum Case {
     Softmax([u16; 2], Line),
     /// [`crate::attention`].
     Attention(AttentionCase),
+    /// [`crate::head::mix`].
+    Mix(MixCase),
 }
 
 /// Why a case failed.
@@ -280,6 +284,7 @@ pub fn run<I: Isa>(isa: I, case: &Case, memory: &mut Memory) -> Result<(), Failu
             crate::move_tensor(op, input, found)?;
             compare(found, expected)
         }
+        Case::Mix(case) => head::run(isa, case, memory),
         other => transformer::run(isa, other, memory.lend(), &mut |work| work()).map(|_| ()),
     }
 }

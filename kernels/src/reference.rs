@@ -1,7 +1,9 @@
 //! The specification: naive loops in `i64`, sharing nothing with the bodies.
 
+mod head;
 mod transformer;
 
+pub use head::mix;
 pub use transformer::{EXP2, attention, curve, layer_norm, prepend, rescale_tensor, roll, softmax};
 
 use crate::{Add, Conv, Element, Move, Pool, PoolKind, Requant, Shape};

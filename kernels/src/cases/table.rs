@@ -1,6 +1,6 @@
 //! Cases of convolutions, additions, pools and moves: every boundary, and a seeded crowd.
 
-use super::{Case, ConvCase, Paint, Random, transformer};
+use super::{Case, ConvCase, Paint, Random, head, transformer};
 use crate::{Add, Element, Move, Pool, PoolKind, Shape, Window};
 
 pub(super) const POINT: Window = Window { kernel: [1, 1], stride: [1, 1], pad: [0; 4] };
@@ -41,6 +41,7 @@ pub fn table(visit: &mut dyn FnMut(&Case)) {
     curved_convolutions(visit);
     wide_additions(visit);
     transformer::table(visit);
+    head::table(visit);
 }
 
 fn convolutions(visit: &mut dyn FnMut(&Case)) {
