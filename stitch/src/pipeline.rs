@@ -231,8 +231,7 @@ pub fn layers(spec: &FamilySpec, config: &str, pictures: usize, progress: &dyn P
     let placed = place::place(quantized)?;
     let labels = Labels { family: spec.name.clone(), classes: spec.labels.clone() };
     let bytes = emit::emit(&placed, &labels, &CostModel::cortex_m4f(), &Measured::default())?;
-    let test = data.test.batches(pictures, |_| true).next().transpose()?;
-    let pictures: Vec<Vec<u8>> = test.iter().flat_map(|set| (0..set.len()).map(|n| set.image(n).to_vec())).collect();
+    let pictures = first_pictures(&data.test, pictures)?;
     layers::layers(&calibrated, &placed.quantized, &bytes, number, &pixels, &pictures)
 }
 
@@ -255,8 +254,7 @@ fn auto16(
         Ok::<_, Error>((placed, bytes))
     };
     progress.stage(Stage::Quantize, stitched.paths.len() as u64);
-    let first = judges.batches(AUTO16_PICTURES, |_| true).next().transpose()?;
-    let first: Vec<Vec<u8>> = first.iter().flat_map(|set| (0..set.len()).map(|n| set.image(n).to_vec())).collect();
+    let first = first_pictures(&judges, AUTO16_PICTURES)?;
     let (placed, bytes) = integers(&spec.quantize.wide)?;
     let mut found = vec![];
     for number in 0..stitched.paths.len() {
@@ -398,6 +396,12 @@ impl Data {
         let normalised = |number| calibration.normalised(number, &spec.input.mean, &spec.input.std);
         Ok(Self { samples: (0..calibration.len()).map(normalised).collect(), test })
     }
+}
+
+/// Pixels of the first pictures, `[H, W, C]` each.
+fn first_pictures(sheets: &Sheets, count: usize) -> Result<Vec<Vec<u8>>, Error> {
+    let set = sheets.batches(count, |_| true).next().transpose()?;
+    Ok(set.iter().flat_map(|set| (0..set.len()).map(|number| set.image(number).to_vec())).collect())
 }
 
 /// Input and outputs of the self test of an image without one.
