@@ -299,7 +299,7 @@ fn an_image_truncated_anywhere_is_refused() {
     let error = Image::parse(&bytes[..100]).expect_err("it is too short").to_string();
     assert_eq!(
         error,
-        "not a valid image: Header record 0: found 100, expected 3804: rule V3: The length in the header is the length of \
+        "not a valid image: Header record 0: found 100, expected 3816: rule V3: The length in the header is the length of \
          the bytes."
     );
 }

@@ -347,7 +347,7 @@ fn two_engines_take_one_arena_in_turn() {
             other.input_mut().fill(-100);
             other.run_config(ConfigId(0)).expect("it runs");
             let mut engine = Engine::new(Scalar, image, other.into_arena()).expect("it is large enough");
-            engine.resume(first, done, &kept).expect("they are of this cut");
+            engine.resume(first, done, &kept, &[]).expect("they are of this cut");
             while let Progress::Cut(_) = engine.step().expect("a step") {}
             assert_eq!(engine.features(), expected);
             lent = engine.into_arena();

@@ -99,16 +99,16 @@ fn a_run_is_taken_up_from_what_another_computed() {
         // Another arena, larger and not clean: nothing but the features counts.
         let mut arena = vec![0x33; image.meta().arena_bytes as usize + 64];
         let mut engine = Engine::new(Scalar, image, &mut arena).expect("it is large enough");
-        engine.resume(STITCHED, done, &kept).expect("they fit");
+        engine.resume(STITCHED, done, &kept, &[]).expect("they fit");
         while let Progress::Cut(_) = engine.step().expect("a step") {}
         assert_eq!(engine.features(), output(image, STITCHED, 0, STITCHED).expect("it runs"), "after {done} segments");
-        let refused = engine.resume(STITCHED, done, &kept[1..]);
+        let refused = engine.resume(STITCHED, done, &kept[1..], &[]);
         let sizes = (kept.len() as u32 - 1, kept.len() as u32);
         assert_eq!(refused, Err(RunError::InputSize { found: sizes.0, expected: sizes.1 }));
     }
     let mut arena = vec![0; image.meta().arena_bytes as usize];
     let mut engine = Engine::new(Scalar, image, &mut arena).expect("it is large enough");
     let end = image.config(STITCHED).segments;
-    assert_eq!(engine.resume(STITCHED, end, &[]), Err(RunError::OtherPath { config: STITCHED.0, done: end }));
-    assert_eq!(engine.resume(TWIN, 0, &[]), Err(RunError::NoSuchConfig { config: 3, configs: 3 }));
+    assert_eq!(engine.resume(STITCHED, end, &[], &[]), Err(RunError::OtherPath { config: STITCHED.0, done: end }));
+    assert_eq!(engine.resume(TWIN, 0, &[], &[]), Err(RunError::NoSuchConfig { config: 3, configs: 3 }));
 }

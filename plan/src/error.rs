@@ -43,11 +43,11 @@ rules! {
     Geometry = 15, "The shapes and elements of an op agree with its kind, window, groups and steps.";
     Numeric = 16, "Sums cannot overflow: reductions, biases, multipliers and shifts are in range.";
     WriteBeforeRead = 17, "A tensor of the segment is written once, whole, and before it is read.";
-    Placement = 18, "Live tensors and scratch are aligned, apart and inside the segment's peak.";
+    Placement = 18, "Live tensors and scratch are aligned, apart and inside the segment's peak; kept maps likewise in theirs.";
     SegmentEnds = 19, "A segment's first and last tensors are those of its cuts and lie at the two ends.";
     Costs = 20, "There is one cost per target and segment; no bound is below its prediction; a second has ticks.";
-    Path = 21, "A config is a chain of segments, none twice, in the longest runs, from the input cut to the output cut.";
-    ConfigCost = 22, "A config's arena is that of its segments, and the image's is enough; no score is above 10,000.";
+    Path = 21, "A config is a chain of segments, none twice, in the longest runs, from the input cut to the output cut; it keeps each map once, before it is read.";
+    ConfigCost = 22, "A config's arena is that of its segments and kept maps, and the image's is enough; no score is above 10,000.";
     OverlayOrder = 23, "Overlays name convolutions of their path, and their step, in the order in which they run.";
     SelfTest = 24, "The self test has one input and one output per config.";
     Text = 25, "Names are UTF-8 and there is one label per class.";
@@ -81,11 +81,13 @@ pub enum Section {
     Targets = 10,
     /// [`crate::Cost`] records: those of target 0, segment by segment, then those of target 1, …
     Costs = 11,
+    /// [`crate::Tensor`] records: maps that stay until a head reads them, offsets from the end of the two-ended arena on.
+    Kept = 12,
 }
 
 impl Section {
     /// The sections that every image has, in the order of the file.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Meta,
         Self::Cuts,
         Self::Tensors,
@@ -97,6 +99,7 @@ impl Section {
         Self::Data,
         Self::Targets,
         Self::Costs,
+        Self::Kept,
     ];
 
     /// Number in the section table.

@@ -5,12 +5,12 @@ use core::fmt;
 use crate::bytes::{Field, checksum};
 use crate::error::{ImageError, Rule, Section};
 use crate::layout::{
-    ALIGN, CRC_OFFSET, FLAG_OPTIONAL, HEADER_LEN, MAGIC, MAJOR, MAX_RECORDS, MAX_SECTIONS, NO_TENSOR,
+    ALIGN, ARENA_ALIGN, CRC_OFFSET, FLAG_OPTIONAL, HEADER_LEN, MAGIC, MAJOR, MAX_RECORDS, MAX_SECTIONS, NO_TENSOR,
     SECTION_ENTRY_LEN, TARGET_CLASS_PORTABLE, WITH_CURVE,
 };
 use crate::record::{
-    Attention, Config, ConfigId, Cost, Cut, CutId, Element, Meta, Op, OpId, OpKind, Overlay, Range, Run, Segment,
-    SegmentId, SegmentKind, Target, TargetId, Tensor, TensorId,
+    Attention, Config, ConfigId, Cost, Cut, CutId, Element, Generator, Meta, Mixing, Op, OpId, OpKind, Overlay, Range,
+    Run, Sampling, Segment, SegmentId, SegmentKind, Target, TargetId, Tensor, TensorId,
 };
 use crate::validate;
 
@@ -43,6 +43,7 @@ pub(crate) fn record_len(section: Section) -> usize {
         Section::Overlays => Overlay::LEN,
         Section::Targets => Target::LEN,
         Section::Costs => Cost::LEN,
+        Section::Kept => Tensor::LEN,
     }
 }
 
@@ -140,6 +141,49 @@ impl<'a> Image<'a> {
     #[must_use]
     pub fn attention(&self, op: &Op) -> Attention {
         Attention::read(self.data(op.weights, Attention::LEN))
+    }
+
+    /// The numbers of a `Select` or a `Pool`.
+    #[must_use]
+    pub fn generator(&self, op: &Op) -> Generator {
+        Generator::read(self.data(op.weights, Generator::LEN))
+    }
+
+    /// The numbers of a `Sample`.
+    #[must_use]
+    pub fn sampling(&self, op: &Op) -> Sampling {
+        Sampling::read(self.data(op.weights, Sampling::LEN))
+    }
+
+    /// The numbers of a `Mix`.
+    #[must_use]
+    pub fn mixing(&self, op: &Op) -> Mixing {
+        Mixing::read(self.data(op.weights, Mixing::LEN))
+    }
+
+    /// Number of maps that stay until a head reads them.
+    #[must_use]
+    pub fn kept_maps(&self) -> u16 {
+        self.count(Section::Kept) as u16
+    }
+
+    /// A kept map; its offset counts from the end of the two-ended arena on.
+    #[must_use]
+    pub fn kept(&self, number: u32) -> Tensor {
+        self.record(Section::Kept, number as usize)
+    }
+
+    /// Bytes of all kept maps.
+    #[must_use]
+    pub fn kept_bytes(&self) -> u32 {
+        let ends = (0..self.kept_maps()).map(|number| self.kept(number.into()));
+        ends.map(|map| map.offset + (map.bytes() as u32).next_multiple_of(ARENA_ALIGN)).max().unwrap_or(0)
+    }
+
+    /// Whether configs end in a detector's head: the output is detections, not scores.
+    #[must_use]
+    pub fn is_detector(&self) -> bool {
+        self.meta.boxes > 0
     }
 
     /// Number of segments.
@@ -428,7 +472,7 @@ fn sections(bytes: &[u8]) -> Result<[&[u8]; Section::ALL.len()], ImageError> {
             return Err(refuse(Rule::SectionPlace, entry, len as u64, record as u64));
         }
         let most = if section == Section::Data { u32::MAX as usize } else { MAX_RECORDS };
-        let least = usize::from(section != Section::Overlays);
+        let least = usize::from(!matches!(section, Section::Overlays | Section::Kept));
         if len / record < least || len / record > most || (section == Section::Meta && len != record) {
             return Err(refuse(Rule::RecordCount, entry, (len / record) as u64, least as u64));
         }

@@ -3,7 +3,7 @@
 /// First four bytes of an image.
 pub const MAGIC: [u8; 4] = *b"SNET";
 /// A runtime refuses an image of another major version.
-pub const MAJOR: u8 = 2;
+pub const MAJOR: u8 = 3;
 /// A higher minor version only adds optional sections.
 pub const MINOR: u8 = 0;
 /// Weights row by row, one layout that every instruction set runs.
@@ -45,10 +45,38 @@ pub const MAX_SEGMENT_TENSORS: usize = 256;
 /// Bytes of all names, biases, multipliers and shifts that records name, as a multiple of the data section: what
 /// is shared is checked once for each record that names it.
 pub const MAX_SHARING: u64 = 16;
+/// Maps of one image that are kept beside the two-ended arena at most: one bit each in a segment's record.
+pub const MAX_KEPT: u16 = 8;
+/// Bit of a tensor's offset: the tensor is the kept map whose number the other bits are.
+pub const KEPT: u32 = 1 << 31;
+/// Flag of an op of a head: it runs on the rows of the patches that were asked for.
+pub const PER_PATCH: u16 = 4;
+/// Flag of an op of a head: it runs on the rows of the boxes that are left.
+pub const PER_BOX: u16 = 8;
+/// Flag of an op of a head: it runs if there is a patch.
+pub const IF_PATCHES: u16 = 16;
+/// Flag of a position code: its input refines the boxes first.
+pub const REFINES: u16 = 32;
+/// Flag of windows: they lie where patches were asked for.
+pub const AT_PATCHES: u16 = 128;
+/// Anchors of the fixed patches, and of all probed ones, at most.
+pub const MAX_ANCHORS: u16 = 96;
+/// Probed patches at most.
+pub const MAX_PATCHES: u16 = 16;
+/// Boxes that a head refines at most.
+pub const MAX_BOXES: u16 = 64;
+/// Detections of one picture at most.
+pub const MAX_DETECTIONS: u16 = 100;
+/// Maps that a head pools and samples.
+pub const HEAD_MAPS: usize = 3;
+/// Bytes of a detection, and of the number of detections before the first.
+pub const DETECTION_LEN: u16 = 12;
 /// Flag of a convolution: a table follows the clamp.
 pub const WITH_CURVE: u16 = 1;
 /// Flag of an attention: it has a bias.
 pub const WITH_BIAS: u16 = 1;
+/// Flag of an attention: its bias is its third operand, an int16 map `[heads, queries, keys]`.
+pub const WITH_BIAS_MAP: u16 = 64;
 /// Flag of an attention: it has a mask.
 pub const WITH_MASK: u16 = 2;
 /// Channels that a LayerNorm may have: its sums stay inside 64 bits.

@@ -43,8 +43,8 @@ pub use bytes::{checksum, crc32, seal};
 pub use error::{ImageError, Rule, Section};
 pub use image::{ConfigName, Image};
 pub use record::{
-    Attention, Config, ConfigId, Cost, Cut, CutId, Element, Meta, Op, OpId, OpKind, Overlay, Range, Run, Segment,
-    SegmentId, SegmentKind, Target, TargetId, Tensor, TensorId,
+    Attention, Config, ConfigId, Cost, Cut, CutId, Element, Generator, Meta, Mixing, Op, OpId, OpKind, Overlay, Range,
+    Run, Sampling, Segment, SegmentId, SegmentKind, Target, TargetId, Tensor, TensorId,
 };
 #[cfg(any(test, feature = "alloc"))]
 pub use write::ImageWriter;

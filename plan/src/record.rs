@@ -1,7 +1,7 @@
 //! The records: one description of each fact about a network, read on the device and written by the host.
 
 use crate::bytes::Field;
-use crate::layout::{NO_TENSOR, WITH_BIAS, WITH_MASK};
+use crate::layout::{KEPT, NO_TENSOR, WITH_BIAS, WITH_BIAS_MAP, WITH_MASK};
 
 macro_rules! id {
     ($(#[$doc:meta] $name:ident),*) => {$(
@@ -95,6 +95,22 @@ kind!(
         Roll = 11,
         /// Another quantisation, per channel.
         Rescale = 12,
+        /// Windows of a map, one below the other; outside of the map its zero point.
+        Windows = 13,
+        /// Anchors from two predictions, and which of them ask for a patch; [`Generator`] has its numbers.
+        Select = 14,
+        /// Boxes that are left, and the inside of each, pooled from three maps; [`Generator`] has its numbers.
+        Pool = 15,
+        /// Position code of the boxes, after they were refined or not.
+        Position = 16,
+        /// Overlap of each two boxes, as the bias of an attention.
+        Overlap = 17,
+        /// Points around boxes, sampled from three maps; [`Sampling`] has its numbers.
+        Sample = 18,
+        /// Sampled points times matrices made of a box's content; [`Mixing`] has its numbers.
+        Mix = 19,
+        /// Last refinement, and the best pairs of box and class.
+        Detect = 20,
     }
 );
 kind!(
@@ -189,8 +205,12 @@ record!(
         score_images: u32 = 52,
         /// Name of each anchor, UTF-8, separated by newlines.
         anchor_names: Range = 56,
+        /// Patches that a head probes at most; 0 without a head.
+        patches: u16 = 64,
+        /// Boxes that a head refines at most; 0 without a head.
+        boxes: u16 = 66,
         /// Zero.
-        reserved: [u8; 16] = 64,
+        reserved: [u8; 12] = 68,
     }
 );
 record!(
@@ -219,7 +239,8 @@ record!(
         zero_point: i8 = 6,
         /// int8 or int16.
         element: Element = 7,
-        /// First byte, counted from the end of the arena where the segment's input lies.
+        /// First byte, counted from the end of the arena where the segment's input lies; of a kept map
+        /// [`crate::layout::KEPT`] and its number, and in the section of kept maps the first byte behind the two-ended arena.
         offset: u32 = 8,
         /// Real value of one step, bits of an IEEE 754 single; for people only.
         scale_bits: u32 = 12,
@@ -250,13 +271,16 @@ record!(
         stride: [u8; 2] = 14,
         /// Padding: top, left, bottom, right.
         pad: [u8; 4] = 16,
-        /// Conv: groups; Move: channels that are written; Prepend: positions that come before.
+        /// Conv: groups; Move: channels that are written; Prepend: positions that come before; Windows: how many; Pool, Sample:
+        /// fourth operand.
         groups: u16 = 20,
-        /// Conv: [`crate::layout::WITH_CURVE`], or 0.
+        /// Conv: [`crate::layout::WITH_CURVE`]; in a head [`crate::layout::PER_PATCH`], [`crate::layout::PER_BOX`] or
+        /// [`crate::layout::IF_PATCHES`]; Attention: [`crate::layout::WITH_BIAS_MAP`]; Position: [`crate::layout::REFINES`].
         flags: u16 = 22,
         /// In the data section. Conv: weights; LayerNorm: `i16` factor per channel; Attention: its record; Curve: 256 bytes,
         /// by the input as a byte; Prepend: positions, as the output has them; Add without a second operand: a constant
-        /// one, of the output's shape and element.
+        /// one, of the output's shape and element; Windows: `i16` row and column of each, unless they are those of patches; Position:
+        /// `u32` `[4, rates]`; Overlap: `i16` per head; Select, Pool, Sample, Mix: their record.
         weights: u32 = 24,
         /// Conv, Rescale: `i32` per output channel, input zero point folded in; LayerNorm: `i32` per channel, 1/64 steps of
         /// the output, zero point and rounding half included.
@@ -266,13 +290,14 @@ record!(
         /// Conv, Rescale: `u8` per output channel, 1..=62.
         shifts: u32 = 36,
         /// Add: factors of the operands (16 bits); average: the first, 0..2³¹; LayerNorm: what is added to the variance, times
-        /// the squared number of channels: low and high word.
+        /// the squared number of channels: low and high word; Detect: width and height of the picture, 1/16 pixel.
         factors: [i32; 2] = 40,
         /// Add: constant, rounding half included; Conv with a curve: its table in the data section.
         constant: i32 = 48,
-        /// Move: first row, column and channel that is read; Roll: the first two, rows and columns of the shift.
+        /// Move: first row, column and channel that is read; Roll: the first two, rows and columns of the shift; Windows: the first
+        /// two, added to the row and column of each.
         origin: [i16; 3] = 52,
-        /// Move: first output channel that is written.
+        /// Move: first output channel that is written; Pool, Sample, and Attention with a map as bias: third operand.
         first_channel: u16 = 58,
         /// Move: read step, `[rows, columns]`.
         step: [u8; 2] = 60,
@@ -325,6 +350,107 @@ record!(
     }
 );
 record!(
+    /// Numbers of a detector's anchors, in the data section: of `Select` and of the `Pool` that follows. Logits are Q12, lengths 1/16
+    /// pixel. `docs/detector.md` has the arithmetic.
+    Generator, 64 {
+        /// Width and height of the picture.
+        size: [i16; 2] = 0,
+        /// Anchors with a shorter side are none.
+        smallest: u16 = 4,
+        /// Anchors of one prediction of the fixed patches.
+        base_anchors: u16 = 6,
+        /// Anchors of one prediction of a probed patch.
+        probe_anchors: u16 = 8,
+        /// Asks for a patch: logit above.
+        low: i16 = 10,
+        /// Asks for a patch: logit below.
+        high: i16 = 12,
+        /// Asks for a patch: sides below.
+        side: u16 = 14,
+        /// Side of a patch, cells of the first map.
+        patch: u16 = 16,
+        /// Stays: logit above.
+        keep: i16 = 18,
+        /// Best ones of the fixed patches that stay if fewer do.
+        least: u16 = 20,
+        /// Bins of a side of what is pooled.
+        bins: u8 = 22,
+        /// Logarithms of the strides of the three maps, the finest first.
+        strides: [u8; 3] = 23,
+        /// Between two maps: the side of the square from whose area on the coarser one is pooled.
+        sides: [u16; 2] = 26,
+        /// Right shift of a Q16 sample of each map, 1..=62.
+        shifts: [u8; 3] = 30,
+        /// Zero.
+        reserved: u8 = 33,
+        /// Zero.
+        reserved2: u16 = 34,
+        /// Multiplier of a Q16 sample of each map, 0..2³¹.
+        multipliers: [i32; 3] = 36,
+        /// In the data section: left, top (`i16`), width, height (`u16`) of each fixed patch.
+        regions: u32 = 48,
+        /// Columns and rows of the first map.
+        cells: [u16; 2] = 52,
+        /// Zero.
+        reserved3: [u8; 8] = 56,
+    }
+);
+record!(
+    /// Numbers of a `Sample`, in the data section.
+    Sampling, 24 {
+        /// Groups of channels.
+        groups: u16 = 0,
+        /// Points of a group.
+        points: u16 = 2,
+        /// Q12 logarithm of the size of the first row of weights, in units of 4 pixels.
+        first: i32 = 4,
+        /// Rows of weights.
+        steps: u16 = 8,
+        /// Logarithms of the strides of the three maps, the finest first.
+        strides: [u8; 3] = 10,
+        /// Right shift of the weighted sum, 1..=62.
+        shift: u8 = 13,
+        /// Zero.
+        reserved: u16 = 14,
+        /// In the data section: `u16` `[steps, 3]`.
+        weights: u32 = 16,
+        /// Zero.
+        reserved2: u32 = 20,
+    }
+);
+record!(
+    /// Numbers of a `Mix`, in the data section. Bias, multipliers and shifts of the layer that makes the matrices are the op's;
+    /// its outputs are, for each group, `[width][width]`, output channel first, then `[points out][points in]`.
+    Mixing, 32 {
+        /// Groups of channels.
+        groups: u16 = 0,
+        /// Channels of a group.
+        width: u16 = 2,
+        /// Points that were sampled.
+        points_in: u16 = 4,
+        /// Points behind the second product.
+        points_out: u16 = 6,
+        /// Factor of the norm behind the first product.
+        inner_factor: i16 = 8,
+        /// Its fraction bits, 0..=15.
+        inner_bits: u8 = 10,
+        /// Fraction bits of the other factor, 0..=15.
+        outer_bits: u8 = 11,
+        /// Factor of the norm behind the second product.
+        outer_factor: i16 = 12,
+        /// Zero.
+        reserved: u16 = 14,
+        /// 1/64 steps, rounding half included, of the first norm.
+        inner_offset: i32 = 16,
+        /// The same of the second.
+        outer_offset: i32 = 20,
+        /// Weights of the layer that makes the matrices, in the data section: rows padded to whole words.
+        weights: u32 = 24,
+        /// Zero.
+        reserved2: u32 = 28,
+    }
+);
+record!(
     /// A block or a stitch.
     Segment, 40 {
         /// Block or stitch.
@@ -347,8 +473,10 @@ record!(
         input: TensorId = 14,
         /// Tensor at the far end.
         output: TensorId = 16,
-        /// Zero.
-        reserved2: u16 = 18,
+        /// Kept maps that it writes, a bit each.
+        keeps: u8 = 18,
+        /// Kept maps that it reads, a bit each.
+        takes: u8 = 19,
         /// Arena that it needs, bytes.
         peak_bytes: u32 = 20,
         /// Weights, biases and requantisation, bytes.
@@ -380,9 +508,9 @@ record!(
         first_overlay: u16 = 4,
         /// Overlays, in order of their ops.
         overlays: u16 = 6,
-        /// Arena that it needs, bytes: the largest of its segments.
+        /// Arena that it needs, bytes: the largest of its segments, and the kept maps.
         arena_bytes: u32 = 8,
-        /// Correct answers in 10,000, measured with these integers.
+        /// Correct answers in 10,000, measured with these integers; of a detector AP at an IoU of 0.5, times 10,000.
         score: u16 = 12,
         /// The same of the float path.
         float_score: u16 = 14,
@@ -448,6 +576,12 @@ fn bytes(shape: [u16; 3], element: Element) -> u64 {
 }
 
 impl Tensor {
+    /// Number of the kept map that it is, if it is one.
+    #[must_use]
+    pub fn kept(&self) -> Option<u32> {
+        (self.offset & KEPT != 0).then_some(self.offset & !KEPT)
+    }
+
     /// Bytes of the values.
     #[must_use]
     pub fn bytes(&self) -> u64 {
@@ -463,15 +597,22 @@ impl Cut {
     }
 }
 
-impl Attention {
-    /// The record as the data section has it.
-    #[must_use]
-    pub fn to_bytes(&self) -> [u8; Self::LEN] {
-        let mut bytes = [0; Self::LEN];
-        self.write(&mut bytes);
-        bytes
-    }
+macro_rules! in_data {
+    ($($name:ident),*) => {$(
+        impl $name {
+            /// The record as the data section has it.
+            #[must_use]
+            pub fn to_bytes(&self) -> [u8; Self::LEN] {
+                let mut bytes = [0; Self::LEN];
+                self.write(&mut bytes);
+                bytes
+            }
+        }
+    )*};
+}
+in_data!(Attention, Generator, Sampling, Mixing);
 
+impl Attention {
     /// Queries of a window.
     #[must_use]
     pub fn queries(&self) -> u32 {
@@ -496,6 +637,16 @@ impl Attention {
     pub fn mask_bytes(&self, windows: u32) -> u64 {
         let table = 2 * u64::from(windows) * u64::from(self.queries()) * u64::from(self.keys());
         if self.flags & WITH_MASK == 0 { 0 } else { table }
+    }
+}
+
+impl Mixing {
+    /// Elements of the matrices of all groups.
+    #[must_use]
+    pub fn matrices(&self) -> u64 {
+        let [groups, width, inputs, outputs] =
+            [self.groups, self.width, self.points_in, self.points_out].map(u64::from);
+        groups * (width * width + inputs * outputs)
     }
 }
 
@@ -526,6 +677,38 @@ impl Op {
         step: [0; 2],
         repeat: [0; 2],
     };
+
+    /// The tensors that it reads, or [`NO_TENSOR`].
+    #[must_use]
+    pub fn operands(&self) -> [TensorId; 4] {
+        const NONE: TensorId = TensorId(NO_TENSOR);
+        let [third, fourth] = [TensorId(self.first_channel), TensorId(self.groups)];
+        let rest = match self.kind {
+            OpKind::Pool | OpKind::Sample => [third, fourth],
+            OpKind::Attention if self.flags & WITH_BIAS_MAP != 0 => [third, NONE],
+            _ => [NONE; 2],
+        };
+        [self.input, self.input2, rest[0], rest[1]]
+    }
+
+    /// Whether it reads the tensor of a number.
+    #[must_use]
+    pub fn reads(&self, tensor: usize) -> bool {
+        self.operands().into_iter().any(|id| id.0 != NO_TENSOR && id.index() == tensor)
+    }
+
+    /// Numbers every tensor anew that it reads, writes or works in.
+    pub fn renumber(&mut self, new: impl Fn(TensorId) -> TensorId) {
+        let [_, _, third, fourth] = self.operands();
+        let all = [&mut self.input, &mut self.input2, &mut self.output, &mut self.scratch];
+        all.into_iter().filter(|id| id.0 != NO_TENSOR).for_each(|id| *id = new(*id));
+        if third.0 != NO_TENSOR {
+            self.first_channel = new(third).0;
+        }
+        if fourth.0 != NO_TENSOR {
+            self.groups = new(fourth).0;
+        }
+    }
 
     /// What a LayerNorm adds to the variance times the squared number of channels.
     #[must_use]

@@ -44,7 +44,9 @@ pub fn writer() -> ImageWriter {
         arena_bytes: 0,
         score_images: 100,
         anchor_names: EMPTY,
-        reserved: [0; 16],
+        patches: 0,
+        boxes: 0,
+        reserved: [0; 12],
     });
     let shared =
         [([4, 4, 3], SHARED, 0), ([1, 1, 2], SHARED, 0), ([4, 4, 4], 0, 1), ([4, 4, 8], 1, 1), ([4, 4, 8], 1, 2)];
@@ -151,7 +153,8 @@ impl<'a> Builder<'a> {
             tensors: 0,
             input: TensorId(first_tensor),
             output: TensorId(first_tensor + 1),
-            reserved2: 0,
+            keeps: 0,
+            takes: 0,
             peak_bytes: 0,
             flash_bytes: 0,
             macs: 0,

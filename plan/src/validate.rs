@@ -8,8 +8,8 @@
 use crate::error::{ImageError, Rule, Section};
 use crate::image::Image;
 use crate::layout::{
-    ARENA_ALIGN, MAX_INPUT_CHANNELS, MAX_PATH, MAX_PATH_SEGMENTS, MAX_SEGMENT_OPS, MAX_SEGMENT_TENSORS, MAX_SHARING,
-    NO_TENSOR,
+    ARENA_ALIGN, DETECTION_LEN, MAX_BOXES, MAX_INPUT_CHANNELS, MAX_KEPT, MAX_PATCHES, MAX_PATH, MAX_PATH_SEGMENTS,
+    MAX_SEGMENT_OPS, MAX_SEGMENT_TENSORS, MAX_SHARING, NO_TENSOR,
 };
 use crate::record::{
     Config, ConfigId, Cut, CutId, Element, Op, OpId, OpKind, Range, Segment, SegmentId, SegmentKind, TargetId, Tensor,
@@ -18,6 +18,7 @@ use crate::record::{
 
 type Check = Result<(), ImageError>;
 
+mod head;
 mod op;
 
 /// Where a rule is being checked.
@@ -65,6 +66,7 @@ pub(crate) fn records(image: &Image<'_>) -> Check {
     for index in 0..image.cuts() {
         cut(&image.cut(CutId(index as u16)), At { section: Section::Cuts, record: index })?;
     }
+    kept(image)?;
     sharing(image)?;
     let (mut ops, mut tensors) = (0, 0);
     for index in 0..image.segments() {
@@ -103,6 +105,7 @@ pub(crate) fn records(image: &Image<'_>) -> Check {
 fn sharing(image: &Image<'_>) -> Check {
     let channels = |op: &Op| u64::from(image.tensor(op.output).shape[2]);
     let tables = |op: &Op| match op.kind {
+        OpKind::Mix => 9 * image.mixing(op).matrices(),
         OpKind::Conv | OpKind::Depthwise | OpKind::Rescale | OpKind::LayerNorm => 9 * channels(op),
         _ => 0,
     };
@@ -111,6 +114,21 @@ fn sharing(image: &Image<'_>) -> Check {
     let names: u64 = (0..image.targets()).map(|number| u64::from(image.target(TargetId(number)).name.len)).sum();
     let at = At { section: Section::Data, record: 0 };
     at.at_most(Rule::Reference, ops + overlays + names, MAX_SHARING * image.data_len() as u64)
+}
+
+/// V10, V13 and V18 for the kept maps: one after another.
+fn kept(image: &Image<'_>) -> Check {
+    let mut end = 0;
+    At { section: Section::Kept, record: 0 }.at_most(Rule::RecordCount, image.kept_maps(), MAX_KEPT)?;
+    for number in 0..image.kept_maps() {
+        let at = At { section: Section::Kept, record: number.into() };
+        let map = image.kept(number.into());
+        tensor(&map, at)?;
+        at.equal(Rule::Placement, map.offset, end)?;
+        end += arena_len(&map);
+        at.at_most(Rule::Placement, end, (1u32 << 31) - 1)?;
+    }
+    Ok(())
 }
 
 fn tensor(record: &Tensor, at: At) -> Check {
@@ -137,6 +155,10 @@ fn arena_len(tensor: &Tensor) -> u64 {
 }
 
 fn overlap(a: &Tensor, b: &Tensor) -> bool {
+    // A kept map lies elsewhere.
+    if a.kept().is_some() || b.kept().is_some() {
+        return false;
+    }
     let (a_start, b_start) = (u64::from(a.offset), u64::from(b.offset));
     a_start < b_start + arena_len(b) && b_start < a_start + arena_len(a)
 }
@@ -146,7 +168,6 @@ fn segment(image: &Image<'_>, record: &Segment, at: At) -> Check {
         return Err(at.refuse(Rule::KindKnown, kind, 2u8));
     }
     at.equal(Rule::KindKnown, record.reserved, 0u8)?;
-    at.equal(Rule::KindKnown, record.reserved2, 0u8)?;
     at.at_least(Rule::RecordCount, record.ops, 1u8)?;
     at.at_most(Rule::RecordCount, record.ops, MAX_SEGMENT_OPS)?;
     at.at_most(Rule::RecordCount, record.tensors, MAX_SEGMENT_TENSORS as u64)?;
@@ -161,15 +182,42 @@ fn segment(image: &Image<'_>, record: &Segment, at: At) -> Check {
     }
     at.equal(Rule::Placement, record.peak_bytes % ARENA_ALIGN, 0u8)?;
     at.at_most(Rule::Placement, record.live_bytes, record.peak_bytes)?;
+    let mut kept = 0;
     for local in 0..record.tensors {
         let id = record.first_tensor + local;
         let tensor = image.tensor(TensorId(id));
         let at = At { section: Section::Tensors, record: usize::from(id) };
+        if let Some(number) = tensor.kept() {
+            at.at_most(Rule::Reference, number + 1, image.kept_maps())?;
+            kept |= kept_once(record, &tensor, number, &image.kept(number), kept, at)?;
+            continue;
+        }
         at.equal(Rule::Placement, tensor.offset % ARENA_ALIGN, 0u8)?;
         at.at_most(Rule::Placement, u64::from(tensor.offset) + arena_len(&tensor), record.peak_bytes)?;
     }
+    at.equal(Rule::Reference, record.keeps | record.takes, kept)?;
     ends(image, record, at)?;
     lifetimes(image, record, &own)
+}
+
+/// The bit of a kept map that a segment has a tensor for: it has one, like the map, and writes it or reads it.
+fn kept_once(
+    record: &Segment,
+    tensor: &Tensor,
+    number: u32,
+    map: &Tensor,
+    before: u8,
+    at: At,
+) -> Result<u8, ImageError> {
+    let bit = 1u8 << number;
+    at.equal(Rule::Reference, before & bit, 0u8)?;
+    at.equal(Rule::Reference, record.keeps & record.takes & bit, 0u8)?;
+    for (found, expected) in tensor.shape.into_iter().zip(map.shape) {
+        at.equal(Rule::Placement, found, expected)?;
+    }
+    at.equal(Rule::Placement, tensor.zero_point as u8, map.zero_point as u8)?;
+    at.equal(Rule::Placement, tensor.element.bytes(), map.element.bytes())?;
+    Ok(bit)
 }
 
 /// V19: input and output are the cuts' tensors, at the two ends.
@@ -204,11 +252,19 @@ fn lifetimes(image: &Image<'_>, record: &Segment, own: &impl Fn(TensorId) -> Opt
         let id = OpId(record.first_op + step);
         let at = At { section: Section::Ops, record: id.index() };
         let op = image.op(id);
-        for id in [op.input, op.output] {
+        for id in op.operands().into_iter().chain([op.output]).filter(|id| id.0 != NO_TENSOR) {
             set(&mut last_use, local(id, at)?, step);
         }
-        if op.input2.0 != NO_TENSOR {
-            set(&mut last_use, local(op.input2, at)?, step);
+        // An op has an operand and a result, whatever else.
+        for id in [op.input, op.output] {
+            local(id, at)?;
+        }
+    }
+    for index in 0..record.tensors {
+        let tensor = image.tensor(TensorId(record.first_tensor + index));
+        let taken = tensor.kept().is_some_and(|number| record.takes & 1u8 << number != 0);
+        if taken {
+            set(&mut written, index.into(), tensor.shape[2]);
         }
     }
     let segment_at = At { section: Section::Segments, record: 0 };
@@ -219,7 +275,7 @@ fn lifetimes(image: &Image<'_>, record: &Segment, own: &impl Fn(TensorId) -> Opt
         let at = At { section: Section::Ops, record: id.index() };
         let op = image.op(id);
         op::alone(image, &op, at)?;
-        for input in [op.input, op.input2] {
+        for input in op.operands() {
             if input.0 != NO_TENSOR {
                 at.equal(Rule::WriteBeforeRead, get(&written, local(input, at)?), image.tensor(input).shape[2])?;
             }
@@ -252,6 +308,12 @@ fn lifetimes(image: &Image<'_>, record: &Segment, own: &impl Fn(TensorId) -> Opt
         if op.scratch.0 != NO_TENSOR {
             // Scratch belongs to ops alone: nothing reads or writes it as an activation.
             at.equal(Rule::WriteBeforeRead, get(&written, local(op.scratch, at)?), 0u8)?;
+        }
+    }
+    for index in 0..record.tensors {
+        let tensor = image.tensor(TensorId(record.first_tensor + index));
+        if tensor.kept().is_some() {
+            segment_at.equal(Rule::WriteBeforeRead, get(&written, index.into()), tensor.shape[2])?;
         }
     }
     let output = image.tensor(record.output);
@@ -308,7 +370,7 @@ fn runs(image: &Image<'_>, record: &Config, start: usize, at: At) -> Result<usiz
 fn config(image: &Image<'_>, record: &Config, at: At) -> Check {
     let meta = image.meta();
     let mut cut = meta.input;
-    let mut arena = 0;
+    let (mut arena, mut kept) = (0, 0);
     // Overlays follow the ops of the path, so one walk meets them all.
     let mut overlay = 0;
     for (step, id) in image.path(record).enumerate() {
@@ -316,6 +378,9 @@ fn config(image: &Image<'_>, record: &Config, at: At) -> Check {
         at.equal(Rule::Path, segment.from.0, cut.0)?;
         cut = segment.to;
         arena = arena.max(segment.peak_bytes);
+        at.equal(Rule::Path, segment.takes & !kept, 0u8)?;
+        at.equal(Rule::Path, segment.keeps & kept, 0u8)?;
+        kept |= segment.keeps;
         let mut next_op = segment.first_op;
         while overlay < record.overlays {
             let found = image.overlay(record, overlay);
@@ -338,7 +403,7 @@ fn config(image: &Image<'_>, record: &Config, at: At) -> Check {
     }
     at.equal(Rule::Path, cut.0, meta.output.0)?;
     at.equal(Rule::OverlayOrder, overlay, record.overlays)?;
-    at.equal(Rule::ConfigCost, record.arena_bytes, arena)?;
+    at.equal(Rule::ConfigCost, record.arena_bytes, u64::from(arena) + u64::from(image.kept_bytes()))?;
     at.at_most(Rule::ConfigCost, record.arena_bytes, meta.arena_bytes)?;
     at.at_most(Rule::ConfigCost, record.score.max(record.float_score), 10_000u16)
 }
@@ -362,7 +427,9 @@ fn whole(image: &Image<'_>) -> Check {
     for cut in [meta.input, meta.output] {
         at.at_most(Rule::Reference, cut.0, (image.cuts() - 1) as u64)?;
     }
-    at.equal(Rule::KindKnown, u8::from(meta.reserved != [0; 16]), 0u8)?;
+    at.equal(Rule::KindKnown, u8::from(meta.reserved != [0; 12]), 0u8)?;
+    at.at_most(Rule::Numeric, meta.patches, MAX_PATCHES)?;
+    at.at_most(Rule::Numeric, meta.boxes, MAX_BOXES)?;
     let (input, output) = (image.cut(meta.input), image.cut(meta.output));
     // Pixels and scores are bytes.
     for (cut, record) in [(meta.input, &input), (meta.output, &output)] {
@@ -372,6 +439,11 @@ fn whole(image: &Image<'_>) -> Check {
     }
     at.at_most(Rule::Geometry, input.shape[2], MAX_INPUT_CHANNELS)?;
     at.at_most(Rule::Geometry, meta.classes, output.bytes())?;
+    if image.is_detector() {
+        for (found, expected) in output.shape.into_iter().skip(1).zip([1, DETECTION_LEN]) {
+            at.equal(Rule::Geometry, found, expected)?;
+        }
+    }
     at.at_most(Rule::Reference, meta.anchors, image.configs())?;
     for range in [meta.preprocess, meta.test_input, meta.test_outputs] {
         inside(image, range, at)?;

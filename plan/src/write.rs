@@ -37,6 +37,8 @@ pub struct ImageWriter {
     pub targets: Vec<Target>,
     /// Costs, target by target, one per segment.
     pub costs: Vec<Cost>,
+    /// Kept maps.
+    pub kept: Vec<Tensor>,
 }
 
 impl ImageWriter {
@@ -55,6 +57,7 @@ impl ImageWriter {
             data: vec![],
             targets: vec![],
             costs: vec![],
+            kept: vec![],
         }
     }
 
@@ -77,6 +80,7 @@ impl ImageWriter {
             data: image.data(0, image.data_len()).to_vec(),
             targets: targets.clone().map(|id| image.target(id)).collect(),
             costs: targets.flat_map(|id| segments.clone().map(move |segment| image.cost(id, segment))).collect(),
+            kept: (0..image.kept_maps()).map(|number| image.kept(number.into())).collect(),
         }
     }
 
@@ -116,6 +120,7 @@ impl ImageWriter {
             (Section::Data, self.data.clone()),
             (Section::Targets, records(&self.targets)),
             (Section::Costs, records(&self.costs)),
+            (Section::Kept, records(&self.kept)),
         ];
         let mut bytes = vec![0; HEADER_LEN + sections.len() * SECTION_ENTRY_LEN];
         for (index, (section, content)) in sections.iter().enumerate() {

@@ -5,25 +5,30 @@ use std::path::Path;
 
 use plan::layout::{HEADER_LEN, SECTION_ENTRY_LEN};
 use plan::{
-    Attention, Config, Cost, Cut, Meta, Op, Overlay, Range, Rule, Run, Section, Segment, Target, Tensor, sample,
+    Attention, Config, Cost, Cut, Generator, Meta, Mixing, Op, Overlay, Range, Rule, Run, Sampling, Section, Segment,
+    Target, Tensor, sample,
 };
 
 type Fields = &'static [(&'static str, usize, usize)];
 
 fn records() -> String {
-    let tables: [(&str, Fields); 12] = [
+    let tables: [(&str, Fields); 16] = [
         ("Range", Range::FIELDS),
         ("1 meta (one)", Meta::FIELDS),
         ("2 cuts", Cut::FIELDS),
         ("3 tensors", Tensor::FIELDS),
         ("4 ops", Op::FIELDS),
         ("Numbers of an attention, in the data section", Attention::FIELDS),
+        ("Numbers of anchors, in the data section", Generator::FIELDS),
+        ("Numbers of sampled points, in the data section", Sampling::FIELDS),
+        ("Numbers of a mixing, in the data section", Mixing::FIELDS),
         ("5 segments", Segment::FIELDS),
         ("6 configs", Config::FIELDS),
         ("7 path, config by config", Run::FIELDS),
         ("8 overlays", Overlay::FIELDS),
         ("10 targets", Target::FIELDS),
         ("11 costs, target by target, one per segment", Cost::FIELDS),
+        ("12 kept maps", Tensor::FIELDS),
     ];
     let mut text = String::from("\nSection 9, data, is bytes.\n");
     for (name, fields) in tables {
@@ -51,7 +56,7 @@ fn dump() -> String {
         writeln!(text, "{start:04x}  {:<48} {note}", hex.join(" ")).unwrap();
     };
     line(0, 4, "SNET");
-    line(4, 8, "version 2.0");
+    line(4, 8, "version 3.0");
     line(8, 12, "length");
     line(12, 16, "CRC-32");
     line(16, 18, "weight layout");

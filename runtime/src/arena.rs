@@ -11,7 +11,7 @@ use plan::{Segment, Tensor, TensorId};
 /// The part of the arena that is used, and which way round.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct View {
-    /// Usable bytes, a multiple of [`ARENA_ALIGN`].
+    /// Usable bytes between the two ends, a multiple of [`ARENA_ALIGN`].
     pub len: usize,
     /// The segment's input is at the high end.
     pub mirrored: bool,
@@ -23,6 +23,12 @@ pub(crate) fn usable(len: usize) -> usize {
 }
 
 impl View {
+    /// Bytes of a kept map: behind the two ends.
+    pub fn kept(self, map: &Tensor) -> Range<usize> {
+        let start = self.len + map.offset as usize;
+        start..start + map.bytes() as usize
+    }
+
     /// Bytes of `tensor`, number `id`, of `segment`. Inside `0..len` if the arena holds the segment's peak.
     pub fn range(self, segment: &Segment, id: TensorId, tensor: &Tensor) -> Range<usize> {
         let len = tensor.bytes() as usize;

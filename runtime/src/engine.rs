@@ -6,7 +6,8 @@ use plan::{Config, ConfigId, Cut, CutId, Image, OpId, Segment, SegmentId};
 
 use crate::arena::{View, usable};
 use crate::error::RunError;
-use crate::exec;
+use crate::exec::head::{self, Boxes, Detection};
+use crate::exec::{self, Running};
 use crate::policy;
 
 /// Where a run stands after a step.
@@ -28,6 +29,8 @@ pub struct Engine<'a, I> {
     record: Config,
     /// Segments already run; `None` before `begin`.
     done: Option<u16>,
+    /// Bytes of the arena between its two ends; kept maps lie behind them.
+    ends: usize,
 }
 
 fn elements(cut: &Cut) -> usize {
@@ -40,10 +43,13 @@ impl<'a, I: Isa> Engine<'a, I> {
     ///
     /// # Errors
     /// [`RunError::ArenaTooSmall`] with the bytes of the smallest config if not even that one fits;
-    /// [`RunError::NotBuilt`] without the feature `transformers` if the image needs it.
+    /// [`RunError::NotBuilt`] without the feature `transformers` if the image needs it, [`RunError::NoDetector`] likewise.
     pub fn new(isa: I, image: Image<'a>, arena: &'a mut [i8]) -> Result<Self, RunError> {
         if let Some(op) = (!exec::TRANSFORMERS).then(|| image.first_of_transformer()).flatten() {
             return Err(RunError::NotBuilt { op: op.0 });
+        }
+        if !head::DETECTOR && image.is_detector() {
+            return Err(RunError::NoDetector);
         }
         let found = u32::try_from(usable(arena.len())).unwrap_or(u32::MAX - u32::MAX % ARENA_ALIGN);
         let needed = (0..image.configs()).map(|number| image.config(ConfigId(number)).arena_bytes).min().unwrap_or(0);
@@ -52,7 +58,8 @@ impl<'a, I: Isa> Engine<'a, I> {
         }
         let arena = arena.get_mut(..found as usize).unwrap_or_default();
         let config = ConfigId(0);
-        Ok(Self { isa, image, arena, config, record: image.config(config), done: None })
+        let ends = arena.len() - if head::DETECTOR { image.kept_bytes() as usize } else { 0 };
+        Ok(Self { isa, image, arena, config, record: image.config(config), done: None, ends })
     }
 
     /// The image.
@@ -112,18 +119,24 @@ impl<'a, I: Isa> Engine<'a, I> {
     }
 
     /// Takes up a run of `config` behind its first `done` segments: `features` is what they computed, int8 `[H, W, C]`, as
-    /// [`Engine::features`] gave it. So many configs can go on from one start that was run once.
+    /// [`Engine::features`] gave it, and `kept` what [`Engine::kept`] gave. So many configs can go on from one start that was run
+    /// once.
     ///
     /// # Errors
     /// [`RunError::NoSuchConfig`], [`RunError::ArenaTooSmall`]; [`RunError::OtherPath`] if the config has no more than
     /// `done` segments; [`RunError::InputSize`] if the features are not those of its cut.
-    pub fn resume(&mut self, config: ConfigId, done: u16, features: &[i8]) -> Result<(), RunError> {
+    pub fn resume(&mut self, config: ConfigId, done: u16, features: &[i8], kept: &[i8]) -> Result<(), RunError> {
         let record = self.fitting(config)?;
         if done >= record.segments {
             return Err(RunError::OtherPath { config: config.0, done });
         }
         let segment = self.image.segment(self.image.path_segment(&record, done));
-        let view = View { len: self.arena.len(), mirrored: done % 2 == 1 };
+        let view = View { len: self.ends, mirrored: done % 2 == 1 };
+        let behind = self.arena.get_mut(self.ends..).unwrap_or_default();
+        if behind.len() != kept.len() {
+            return Err(RunError::InputSize { found: kept.len() as u32, expected: behind.len() as u32 });
+        }
+        behind.copy_from_slice(kept);
         let range = view.range(&segment, segment.input, &self.image.tensor(segment.input));
         let input = self.arena.get_mut(range).unwrap_or_default();
         if input.len() != features.len() {
@@ -175,10 +188,12 @@ impl<'a, I: Isa> Engine<'a, I> {
     pub fn step_watched(&mut self, mut watch: impl FnMut(OpId, &[i8])) -> Result<Progress, RunError> {
         let done = self.done.filter(|&done| done < self.record.segments).ok_or(RunError::NotRunning)?;
         let segment = self.image.segment(self.image.path_segment(&self.record, done));
-        let view = View { len: self.arena.len(), mirrored: done % 2 == 1 };
+        let view = View { len: self.ends, mirrored: done % 2 == 1 };
+        let mut boxes = Boxes::default();
         for op in segment.first_op..segment.first_op + segment.ops {
             let bias = self.overlay_bias(OpId(op));
-            let written = exec::run(self.isa, &self.image, &segment, OpId(op), bias, view, self.arena)?;
+            let running = Running { image: &self.image, segment: &segment, view };
+            let written = exec::run(self.isa, &running, OpId(op), bias, self.arena, &mut boxes)?;
             watch(OpId(op), written);
         }
         self.done = Some(done + 1);
@@ -229,14 +244,31 @@ impl<'a, I: Isa> Engine<'a, I> {
             return self.arena.get(..len).unwrap_or_default();
         };
         let segment: Segment = self.image.segment(self.image.path_segment(&self.record, step));
-        let view = View { len: self.arena.len(), mirrored: step % 2 == 1 };
+        let view = View { len: self.ends, mirrored: step % 2 == 1 };
         let range = view.range(&segment, segment.output, &self.image.tensor(segment.output));
         self.arena.get(range).unwrap_or_default()
     }
 
-    /// Class with the highest score of the output; of equal ones the first. 0 before a run is done.
+    /// What a detector found, best first: corners in 1/16 pixel of the input, logits Q12. Nothing before a run is done, or if the
+    /// image is no detector.
+    pub fn detections(&self) -> impl Iterator<Item = Detection> {
+        let done = head::DETECTOR && self.image.is_detector() && self.done == Some(self.record.segments);
+        head::detections(if done { self.features() } else { &[] })
+    }
+
+    /// Maps that a head will read, as far as the run has come: bytes, for [`Engine::resume`]. Empty if the image has none.
+    #[must_use]
+    pub fn kept(&self) -> &[i8] {
+        self.arena.get(self.ends..).unwrap_or_default()
+    }
+
+    /// Class with the highest score of the output; of equal ones the first; of a detector that of the best detection. 0 before a run
+    /// is done.
     #[must_use]
     pub fn class(&self) -> u16 {
+        if head::DETECTOR && self.image.is_detector() {
+            return self.detections().next().map_or(0, |best| best.class);
+        }
         let classes = usize::from(self.image.meta().classes);
         let mut best = (0, i8::MIN);
         // In this order: a count of 16 bits that goes first would step once behind the last of 65,535 classes.

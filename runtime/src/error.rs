@@ -18,6 +18,8 @@ pub enum RunError {
         /// The op.
         op: u16,
     },
+    /// The image is a detector, and this build of the runtime leaves heads out: its feature `detector` is off.
+    NoDetector,
     /// The image has no config of this number.
     NoSuchConfig {
         /// The number given.
@@ -80,6 +82,7 @@ impl fmt::Display for RunError {
             Self::NotBuilt { op } => {
                 write!(f, "op {op} is of a transformer: build the runtime with its feature `transformers`")
             }
+            Self::NoDetector => write!(f, "the image is a detector: build the runtime with its feature `detector`"),
             Self::NoSuchConfig { config, configs } => {
                 write!(f, "there is no config {config}: the image has {configs}, counted from 0")
             }

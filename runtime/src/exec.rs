@@ -1,5 +1,9 @@
-//! One op: read its record, borrow its tensors, call its kernel. The only file that speaks the language of the
+//! One op: read its record, borrow its tensors, call its kernel. The only module that speaks the language of the
 //! image and that of the kernels.
+
+pub(crate) mod head;
+
+use core::ops::Range;
 
 use kernels::{
     Add, Attention, Conv, Element, Heads, Isa, LayerNorm, Move, Pool, PoolKind, Requant, Rescale, Roll, Shape, Window,
@@ -9,22 +13,58 @@ use plan::{Image, Op, OpId, OpKind, Segment, Tensor, TensorId};
 
 use crate::arena::View;
 use crate::error::RunError;
+use head::{Boxes, DETECTOR, Part};
 
 /// Whether this build has what only transformers use.
 pub(crate) const TRANSFORMERS: bool = cfg!(feature = "transformers");
 
-/// Runs op `id` of `segment` and returns what it wrote. `bias` replaces the op's own bias offset where the config says so.
+/// A segment that runs, and where.
+#[derive(Clone, Copy)]
+pub(crate) struct Running<'s, 'i> {
+    pub image: &'s Image<'i>,
+    pub segment: &'s Segment,
+    pub view: View,
+}
+
+impl Running<'_, '_> {
+    /// Where a tensor lies.
+    pub fn place(&self, id: TensorId) -> Range<usize> {
+        let tensor = self.image.tensor(id);
+        match tensor.kept().filter(|_| DETECTOR) {
+            Some(number) => self.view.kept(&self.image.kept(number)),
+            None => self.view.range(self.segment, id, &tensor),
+        }
+    }
+}
+
+/// Runs op `id` of the segment and returns what it wrote. `bias` replaces the op's own bias offset where the config says so.
 pub(crate) fn run<'m, I: Isa>(
     isa: I,
-    image: &Image<'_>,
-    segment: &Segment,
+    running: &Running<'_, '_>,
     id: OpId,
     bias: Option<u32>,
-    view: View,
     arena: &'m mut [i8],
+    boxes: &mut Boxes,
 ) -> Result<&'m [i8], RunError> {
+    let image = running.image;
     let op = image.op(id);
-    let place = |tensor: TensorId| view.range(segment, tensor, &image.tensor(tensor));
+    if DETECTOR && head::takes(&op) {
+        return head::run(isa, running, id, arena, boxes);
+    }
+    let part = DETECTOR.then(|| boxes.part(image, &op)).flatten();
+    if part.is_some_and(Part::is_empty) {
+        return Ok(&[]);
+    }
+    let tensor = |id: TensorId| {
+        let tensor = image.tensor(id);
+        part.map_or(tensor, |part| part.of(&tensor))
+    };
+    let place = |id: TensorId| {
+        let Range { start, end } = running.place(id);
+        // Scratch has no rows.
+        let used = part.filter(|_| id != op.scratch).map(|_| start + tensor(id).bytes() as usize);
+        start..used.unwrap_or(end)
+    };
     let optional = |tensor: TensorId| if tensor.0 == NO_TENSOR { 0..0 } else { place(tensor) };
     // x + x is the one op that names a tensor twice; it is lent once.
     let twice = op.input2 == op.input;
@@ -33,7 +73,7 @@ pub(crate) fn run<'m, I: Isa>(
     let [input, input2, output, scratch] = arena
         .get_disjoint_mut([place(op.input), second, place(op.output), optional(op.scratch)])
         .map_err(|_| refused)?;
-    let (from, to) = (image.tensor(op.input), image.tensor(op.output));
+    let (from, to) = (tensor(op.input), tensor(op.output));
     // The second operand of x + x, and keys and values beside their queries.
     let input2 = if twice || op.input2.0 == NO_TENSOR { &*input } else { &*input2 };
     let done = match op.kind {
@@ -46,7 +86,7 @@ pub(crate) fn run<'m, I: Isa>(
             kernels::add_constant(isa, &addition(&op, [&from, &to, &to]), input, constant, output)
         }
         OpKind::Add => {
-            let second = image.tensor(op.input2);
+            let second = tensor(op.input2);
             kernels::add(isa, &addition(&op, [&from, &second, &to]), input, input2, output)
         }
         OpKind::AveragePool => kernels::pool(isa, &pooling(&op, PoolKind::Average, &from, &to), input, output),
@@ -149,7 +189,7 @@ fn layer_norm<'a>(image: &Image<'a>, op: &Op, to: &Tensor) -> LayerNorm<'a> {
     }
 }
 
-fn attention<'a>(image: &Image<'a>, op: &Op, [queries, keys, to]: [&Tensor; 3]) -> Attention<'a> {
+pub(crate) fn attention<'a>(image: &Image<'a>, op: &Op, [queries, keys, to]: [&Tensor; 3]) -> Attention<'a> {
     let numbers = image.attention(op);
     let [height, width] = numbers.query_window;
     let windows = u32::from(queries.shape[0] / height.max(1)) * u32::from(queries.shape[1] / width.max(1));

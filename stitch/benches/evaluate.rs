@@ -115,7 +115,19 @@ impl Row {
     fn segment(self, kind: Kind, name: String, from: usize, to: usize) -> Segment {
         let macs = self.nodes.iter().map(|node| node.macs(&self.tensors)).sum();
         let output = self.tensors.len() - 1;
-        Segment { kind, layer: None, name, from, to, tensors: self.tensors, nodes: self.nodes, input: 0, output, macs }
+        Segment {
+            kind,
+            layer: None,
+            name,
+            from,
+            to,
+            tensors: self.tensors,
+            nodes: self.nodes,
+            input: 0,
+            output,
+            keeps: vec![],
+            macs,
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use plan::layout::{ARENA_ALIGN, NO_TENSOR, SHARED, WITH_BIAS, WITH_CURVE, WITH_MASK};
+use plan::layout::{ARENA_ALIGN, KEPT, SHARED, WITH_BIAS, WITH_CURVE, WITH_MASK};
 use plan::{
     Config, Cut, CutId, Element, ImageWriter, Meta, OpId, Overlay, Range, Segment, SegmentId, SegmentKind, Target,
     Tensor, TensorId,
@@ -10,7 +10,7 @@ use plan::{
 
 use crate::cost::CostModel;
 use crate::error::Error;
-use crate::network::{Constants, IntegerOp, IntegerPath, Kind, Placed, Placement};
+use crate::network::{Constants, IntegerOp, IntegerPath, Kind, Placed, Placement, Quant};
 
 /// What the image says about itself besides its networks.
 #[derive(Clone, Debug)]
@@ -93,13 +93,15 @@ pub fn emit(placed: &Placed, labels: &Labels, cost: &CostModel, measured: &Measu
             test_input: empty,
             test_outputs: empty,
             input: CutId(0),
-            output: CutId(1),
+            output: CutId(count("cuts", family.output)?),
             classes: count("classes", labels.classes.len())?,
             anchors: count("anchors", family.anchors.len())?,
             arena_bytes: 0,
             score_images: measured.images as u32,
             anchor_names: empty,
-            reserved: [0; 16],
+            patches: family.caps[0],
+            boxes: family.caps[1],
+            reserved: [0; 12],
         }),
         known: BTreeMap::new(),
     };
@@ -118,6 +120,10 @@ pub fn emit(placed: &Placed, labels: &Labels, cost: &CostModel, measured: &Measu
     let (ticks_per_second, switch_ticks) = (cost.ticks_per_second, cost.switch_ticks);
     data.writer.targets.push(Target { name, ticks_per_second, switch_ticks });
     data.writer.costs = family.segments.iter().map(|segment| cost.cost(segment)).collect();
+    for (sides, quant) in &family.kept {
+        let offset = kept_bytes(&data.writer.kept);
+        data.writer.kept.push(tensor(*sides, quant, offset)?);
+    }
     for (segment, placement) in family.segments.iter().zip(&placed.placements) {
         emit_segment(&mut data, segment, placement)?;
     }
@@ -128,7 +134,7 @@ pub fn emit(placed: &Placed, labels: &Labels, cost: &CostModel, measured: &Measu
     let mut input = signed(&measured.input);
     input.resize(elements(0), 0);
     let mut outputs: Vec<u8> = measured.outputs.iter().flat_map(|output| signed(output)).collect();
-    outputs.resize(elements(1) * family.paths.len(), 0);
+    outputs.resize(elements(family.output) * family.paths.len(), 0);
     data.writer.meta.preprocess = data.put(family.preprocess.iter().flat_map(|table| signed(table)).collect());
     data.writer.meta.test_input = data.put(input);
     data.writer.meta.test_outputs = data.put(outputs);
@@ -139,24 +145,28 @@ pub fn emit(placed: &Placed, labels: &Labels, cost: &CostModel, measured: &Measu
     Ok(data.writer.finish())
 }
 
+fn tensor(sides: [usize; 3], quant: &Quant, offset: u32) -> Result<Tensor, Error> {
+    let (zero_point, element, scale_bits) = (quant.zero_point, quant.element, quant.scale.to_bits());
+    Ok(Tensor { shape: shape(sides)?, zero_point, element, offset, scale_bits })
+}
+
+/// Bytes of the maps that stay.
+fn kept_bytes(kept: &[Tensor]) -> u32 {
+    kept.iter().map(|map| (map.bytes() as u32).next_multiple_of(ARENA_ALIGN)).sum()
+}
+
 fn emit_segment(data: &mut Data, segment: &crate::network::IntegerSegment, placement: &Placement) -> Result<(), Error> {
     let first_tensor = count("tensors", data.writer.tensors.len())?;
     let first_op = count("ops", data.writer.ops.len())?;
-    for ((sides, quant), &offset) in segment.tensors.iter().zip(&placement.offsets) {
-        data.writer.tensors.push(Tensor {
-            shape: shape(*sides)?,
-            zero_point: quant.zero_point,
-            element: quant.element,
-            offset,
-            scale_bits: quant.scale.to_bits(),
-        });
+    for (number, ((sides, quant), &offset)) in segment.tensors.iter().zip(&placement.offsets).enumerate() {
+        let kept = segment.keeps.iter().find(|(_, tensor)| *tensor == number);
+        let offset = kept.map_or(offset, |&(map, _)| KEPT | map as u32);
+        data.writer.tensors.push(tensor(*sides, quant, offset)?);
     }
     let mut flash_bytes = 0;
     for (op, scratch) in segment.ops.iter().zip(&placement.scratch) {
         let mut record = op.record;
-        let local = |id: TensorId| if id.0 == NO_TENSOR { id } else { TensorId(first_tensor + id.0) };
-        (record.input, record.input2, record.output) =
-            (local(record.input), local(record.input2), local(record.output));
+        record.renumber(|id| TensorId(first_tensor + id.0));
         if let Some(offset) = *scratch {
             record.scratch = TensorId(count("tensors", data.writer.tensors.len())?);
             // Scratch is bytes; a long one is written as rows.
@@ -174,6 +184,11 @@ fn emit_segment(data: &mut Data, segment: &crate::network::IntegerSegment, place
         data.writer.ops.push(record);
     }
     let cut = |cut: usize| count("cuts", cut).map(CutId);
+    let writes = |tensor: usize| segment.ops.iter().any(|op| op.record.output.index() == tensor);
+    let bits = |written| {
+        let maps = segment.keeps.iter().filter(|(_, tensor)| writes(*tensor) == written);
+        maps.fold(0, |bits, (map, _)| bits | 1 << map)
+    };
     data.writer.segments.push(Segment {
         kind: if segment.kind == Kind::Block { SegmentKind::Block } else { SegmentKind::Stitch },
         reserved: 0,
@@ -185,7 +200,8 @@ fn emit_segment(data: &mut Data, segment: &crate::network::IntegerSegment, place
         tensors: count("tensors", data.writer.tensors.len() - usize::from(first_tensor))?,
         input: TensorId(first_tensor + count("tensors", segment.input)?),
         output: TensorId(first_tensor + count("tensors", segment.output)?),
-        reserved2: 0,
+        keeps: bits(true),
+        takes: bits(false),
         peak_bytes: placement.peak_bytes,
         flash_bytes,
         macs: segment.ops.iter().map(|op| op.macs).sum(),
@@ -218,6 +234,18 @@ fn emit_constants(data: &mut Data, op: &IntegerOp, record: &mut plan::Op) -> u32
         Constants::Bytes(content) => record.weights = put(content.clone()),
         Constants::Norm { factor, offset } => {
             (record.weights, record.bias) = (put(halves(factor)), put(words(offset)));
+        }
+        Constants::Generator { record: numbers, regions } => {
+            let numbers = plan::Generator { regions: put(regions.clone()), ..*numbers };
+            record.weights = put(numbers.to_bytes().to_vec());
+        }
+        Constants::Sampling { record: numbers, weights } => {
+            let weights = put(weights.iter().flat_map(|weight| weight.to_le_bytes()).collect());
+            record.weights = put(plan::Sampling { weights, ..*numbers }.to_bytes().to_vec());
+        }
+        Constants::Mixing(numbers) => {
+            let numbers = plan::Mixing { weights: record.weights, ..*numbers };
+            record.weights = put(numbers.to_bytes().to_vec());
         }
         Constants::Attention { record: numbers, bias, mask } => {
             let mut numbers = *numbers;
@@ -260,7 +288,7 @@ fn emit_path(
         segments: count("path entries", path.segments.len())?,
         first_overlay,
         overlays: count("overlays", data.writer.overlays.len())? - first_overlay,
-        arena_bytes: arena.unwrap_or(0),
+        arena_bytes: arena.unwrap_or(0) + kept_bytes(&data.writer.kept),
         score: measured.scores.get(number).copied().unwrap_or(0),
         float_score: measured.float_scores.get(number).copied().unwrap_or(0),
     });

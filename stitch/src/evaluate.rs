@@ -70,28 +70,29 @@ pub fn answers<I: Isa>(engine: &mut Engine<'_, I>, way: Way<'_>) -> Result<Answe
     match way {
         Way::Shared(tree) => {
             // What was kept behind so many segments of the path that runs.
-            let mut kept: Vec<Vec<i8>> = vec![vec![]; tree.depth + 1];
+            let mut kept: Vec<[Vec<i8>; 2]> = vec![[vec![], vec![]]; tree.depth + 1];
             if tree.keeps_input() {
-                kept[0] = engine.input_mut().to_vec();
+                kept[0] = [engine.input_mut().to_vec(), engine.kept().to_vec()];
             }
             for step in &tree.steps {
                 let config = ConfigId(step.path as u16);
                 if step.resumes {
-                    engine.resume(config, step.done as u16, &kept[step.done])?;
+                    let [features, maps] = &kept[step.done];
+                    engine.resume(config, step.done as u16, features, maps)?;
                 } else if step.done == 0 {
                     engine.begin(config)?;
                 }
                 engine.step()?;
                 if step.keeps {
-                    kept[step.done + 1] = engine.features().to_vec();
+                    kept[step.done + 1] = [engine.features().to_vec(), engine.kept().to_vec()];
                 }
                 step.ends.iter().for_each(|&config| end(config, engine));
             }
         }
         Way::Alone => {
-            let input = engine.input_mut().to_vec();
+            let (input, maps) = (engine.input_mut().to_vec(), engine.kept().to_vec());
             for config in 0..configs {
-                engine.resume(ConfigId(config as u16), 0, &input)?;
+                engine.resume(ConfigId(config as u16), 0, &input, &maps)?;
                 while let Progress::Cut(_) = engine.step()? {}
                 end(config, engine);
             }

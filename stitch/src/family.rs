@@ -36,6 +36,8 @@ pub struct FamilySpec {
     /// What may ship.
     #[serde(default)]
     pub limits: Limits,
+    /// The head behind the networks, if they are the backbones of a detector.
+    pub detector: Option<DetectorSpec>,
     /// Networks, in increasing order of cost.
     #[serde(rename = "anchor")]
     pub anchors: Vec<AnchorSpec>,
@@ -59,6 +61,14 @@ impl AnchorSpec {
     pub fn read(&self) -> Result<Vec<u8>, Error> {
         std::fs::read(&self.file).map_err(|source| Error::File { path: self.file.clone(), source })
     }
+}
+
+/// The head of a detector. Pictures are those of COCO files then, `[data] calibration` and `test`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DetectorSpec {
+    /// What `export_detector.py` wrote.
+    pub head: PathBuf,
 }
 
 /// What the networks read: `(pixel / 255 − mean) / std`.
@@ -289,6 +299,9 @@ pub fn read(path: &Path) -> Result<FamilySpec, Error> {
     spec.data.calibration = directory.join(&spec.data.calibration);
     spec.data.test = directory.join(&spec.data.test);
     spec.data.train = spec.data.train.as_ref().map(|train| directory.join(train));
+    if let Some(detector) = &mut spec.detector {
+        detector.head = directory.join(&detector.head);
+    }
     spec.stitch.learned = spec.stitch.learned.as_ref().map(|learned| directory.join(learned));
     Ok(spec)
 }

@@ -52,7 +52,7 @@ impl Judge {
         Ok(Self { model: load().map_err(bad)?, shape })
     }
 
-    /// Output for one normalised image `[H, W, C]`, in the order of the ONNX file: channels first.
+    /// The last output for one normalised image `[H, W, C]`, in the order of the ONNX file: channels first.
     ///
     /// # Errors
     /// [`Error::Stage`] if the image has another size, or with what tract said.
@@ -66,7 +66,7 @@ impl Judge {
         });
         let run = || {
             let outputs = self.model.run(tvec!(Tensor::from(input).into()))?;
-            let Some(output) = outputs.first() else { return Ok(vec![]) };
+            let Some(output) = outputs.last() else { return Ok(vec![]) };
             Ok(output.to_plain_array_view::<f32>()?.iter().copied().collect())
         };
         run().map_err(|error: TractError| bad(error))

@@ -253,7 +253,7 @@ impl Node {
     }
 }
 
-/// A network with one input and one output, nodes in an order in which they can run.
+/// A network with one input, nodes in an order in which they can run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Graph {
     /// Name of the anchor.
@@ -264,8 +264,10 @@ pub struct Graph {
     pub nodes: Vec<Node>,
     /// Tensor of the input.
     pub input: usize,
-    /// Tensor of the output.
+    /// Tensor of the output; the last one of the file.
     pub output: usize,
+    /// Tensors of the file's other outputs, in order: maps that a head reads behind the last block.
+    pub taps: Vec<usize>,
 }
 
 impl Graph {

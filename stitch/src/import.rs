@@ -117,7 +117,7 @@ struct Mapped {
 ///
 /// # Errors
 /// [`Error::Unsupported`] naming node, operator and attribute; [`Error::NotFinite`] naming the tensor;
-/// [`Error::Stage`] if the bytes are not an ONNX model of one input and one output.
+/// [`Error::Stage`] if the bytes are not an ONNX model of one input.
 pub fn import(name: &str, bytes: &[u8]) -> Result<Graph, Error> {
     let bad = |what: String| Error::Stage { stage: "import", what: format!("{name}: {what}") };
     let model = tract_onnx::onnx()
@@ -127,7 +127,7 @@ pub fn import(name: &str, bytes: &[u8]) -> Result<Graph, Error> {
     let mut import = Import {
         anchor: name,
         values: HashMap::new(),
-        graph: Graph { name: name.into(), tensors: vec![], nodes: vec![], input: 0, output: 0 },
+        graph: Graph { name: name.into(), tensors: vec![], nodes: vec![], input: 0, output: 0, taps: vec![] },
     };
     for tensor in proto.initializer {
         let name = tensor.name.clone();
@@ -135,8 +135,9 @@ pub fn import(name: &str, bytes: &[u8]) -> Result<Graph, Error> {
         import.values.insert(name, value);
     }
     let inputs: Vec<_> = proto.input.iter().filter(|input| !import.values.contains_key(&input.name)).collect();
-    let ([input], [output]) = (&inputs[..], &proto.output[..]) else {
-        return Err(bad(format!("{} inputs and {} outputs; one of each is needed", inputs.len(), proto.output.len())));
+    let ([input], [taps @ .., output]) = (&inputs[..], &proto.output[..]) else {
+        let (inputs, outputs) = (inputs.len(), proto.output.len());
+        return Err(bad(format!("{inputs} inputs and {outputs} outputs; one input and an output are needed")));
     };
     let shape = input_shape(input).map_err(|what| bad(format!("input `{}`: {what}", input.name)))?;
     import.graph.tensors.push(shape);
@@ -146,7 +147,12 @@ pub fn import(name: &str, bytes: &[u8]) -> Result<Graph, Error> {
     for node in &proto.node {
         import.node(node)?;
     }
-    import.finish(&output.name)
+    for tap in taps {
+        let tensor = import.result(&tap.name)?;
+        import.graph.taps.push(tensor);
+    }
+    import.graph.output = import.result(&output.name)?;
+    Ok(import.graph)
 }
 
 /// `[1 or N, C, H, W]` as `[H, W, C]`.
@@ -386,8 +392,8 @@ impl Import<'_> {
         }
     }
 
-    /// The graph, if its output is a map.
-    fn finish(mut self, output: &str) -> Result<Graph, Error> {
+    /// The tensor of an output, if that is a map.
+    fn result(&mut self, output: &str) -> Result<usize, Error> {
         let bad = |what: String| Error::Stage { stage: "import", what: format!("{}: {what}", self.anchor) };
         let Some(Value::Map(mapped)) = self.values.get(output).cloned() else {
             return Err(bad(format!("no node computes the output `{output}`")));
@@ -402,8 +408,7 @@ impl Import<'_> {
             let what = format!("{anchor}: the output `{output}` is a flattened map; end before the flatten");
             return Err(Error::Stage { stage: "import", what });
         }
-        self.graph.output = tensor;
-        Ok(self.graph)
+        Ok(tensor)
     }
 }
 

@@ -232,10 +232,12 @@ fn block_segment(anchor: &AnchorBlocks, block: usize, from: usize, to: usize) ->
         nodes.push(Node { name: node.name.clone(), op: node.op.clone(), inputs, output: local(node.output) });
     }
     let output = local(anchor.cuts[block + 1].tensor);
+    let of_tap = |&tap: &usize| known.iter().position(|&tensor| tensor == tap && tap != anchor.cuts[block].tensor);
+    let keeps = graph.taps.iter().enumerate().filter_map(|(map, tap)| Some((map, of_tap(tap)?))).collect();
     let tensors: Vec<[usize; 3]> = known.iter().map(|&tensor| graph.tensors[tensor]).collect();
     let macs = nodes.iter().map(|node| node.macs(&tensors)).sum();
     let name = format!("{}.{block}", graph.name);
-    Segment { kind: Kind::Block, layer: None, name, from, to, tensors, nodes, input: 0, output, macs }
+    Segment { kind: Kind::Block, layer: None, name, from, to, tensors, nodes, input: 0, output, keeps, macs }
 }
 
 /// What an anchor computes on the images.
@@ -340,7 +342,7 @@ fn stitch(stitched: &Stitched, blocks: &Blocks, pair: &Pair, fit: &Linear) -> Se
     let tensors = vec![input, output];
     let macs = nodes.iter().map(|node| node.macs(&tensors)).sum();
     let layer = Some(pair.layer);
-    Segment { kind: Kind::Stitch, layer, name, from, to, tensors, nodes, input: 0, output: 1, macs }
+    Segment { kind: Kind::Stitch, layer, name, from, to, tensors, nodes, input: 0, output: 1, keeps: vec![], macs }
 }
 
 /// Biases that bring the means of the blocks behind a stitch back to those of their anchors, layer by layer. `segments` starts with the

@@ -16,6 +16,7 @@ pub mod float;
 pub mod float_judge;
 pub mod frontier;
 pub mod graph;
+pub mod head;
 pub mod images;
 pub mod import;
 pub mod layers;

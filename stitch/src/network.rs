@@ -49,6 +49,8 @@ pub struct Segment {
     pub input: usize,
     /// Tensor that holds the cut `to`.
     pub output: usize,
+    /// Maps that stay for a head: number of the map, and tensor.
+    pub keeps: Vec<(usize, usize)>,
     /// Multiply-accumulates.
     pub macs: u64,
 }
@@ -150,6 +152,22 @@ pub enum Constants {
         /// In 1/64 steps of the output.
         offset: Vec<i32>,
     },
+    /// Of a `Select` or a `Pool`; the place of the table is 0.
+    Generator {
+        /// Its numbers.
+        record: plan::Generator,
+        /// Regions, as the image stores them.
+        regions: Vec<u8>,
+    },
+    /// Of a `Sample`; the place of the table is 0.
+    Sampling {
+        /// Its numbers.
+        record: plan::Sampling,
+        /// Weights of the maps, row by row.
+        weights: Vec<u16>,
+    },
+    /// Of a `Mix`; the weights are those of the op.
+    Mixing(plan::Mixing),
     /// Of an attention.
     Attention {
         /// Its numbers; places of the tables are 0.
@@ -177,6 +195,12 @@ pub struct IntegerOp {
 }
 
 impl IntegerSegment {
+    /// Whether a tensor is a map that stays for a head.
+    #[must_use]
+    pub fn is_kept(&self, tensor: usize) -> bool {
+        self.keeps.iter().any(|(_, kept)| *kept == tensor)
+    }
+
     /// Bytes of a tensor.
     #[must_use]
     pub fn bytes(&self, tensor: usize) -> usize {
@@ -206,6 +230,8 @@ pub struct IntegerSegment {
     pub input: usize,
     /// Tensor that holds the cut `to`.
     pub output: usize,
+    /// Maps that stay for a head, or that the head reads: number of the map, and tensor.
+    pub keeps: Vec<(usize, usize)>,
 }
 
 /// Another integer bias for one op of one path.
@@ -243,6 +269,12 @@ pub struct Quantized {
     pub paths: Vec<IntegerPath>,
     /// Pixel value → input value, per channel.
     pub preprocess: Vec<[i8; 256]>,
+    /// Maps that stay for a head: shape and their one quantisation.
+    pub kept: Vec<([usize; 3], Quant)>,
+    /// The cut where every path ends.
+    pub output: usize,
+    /// Most patches and boxes of the head, 0 without one.
+    pub caps: [u16; 2],
 }
 
 /// Where the tensors of one segment lie, counted from its input end.

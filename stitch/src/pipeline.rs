@@ -440,7 +440,13 @@ fn check_shapes(spec: &FamilySpec, graphs: &[Graph]) -> Result<(), Error> {
                 "the input of `{name}` is {input:?} [H, W, C], [input] says {described:?}"
             )));
         }
-        if output != [1, 1, spec.labels.len()] {
+        if spec.detector.is_none() && !graph.taps.is_empty() {
+            let (name, outputs) = (&graph.name, graph.taps.len() + 1);
+            return Err(Error::Family(format!(
+                "`{name}` has {outputs} outputs; one is expected, or a [detector] that reads them"
+            )));
+        }
+        if spec.detector.is_none() && output != [1, 1, spec.labels.len()] {
             let (name, labels) = (&graph.name, spec.labels.len());
             return Err(Error::Family(format!(
                 "the output of `{name}` is {output:?} [H, W, C], `labels` has {labels} names: [1, 1, {labels}] is expected"

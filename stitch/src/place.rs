@@ -56,12 +56,13 @@ fn segment_placement(segment: &IntegerSegment) -> Result<Placement, Error> {
     let mut buffers = vec![];
     for tensor in 0..segment.tensors.len() {
         let writes = |op: &crate::network::IntegerOp| op.record.output.index() == tensor;
-        let reads =
-            |op: &crate::network::IntegerOp| op.record.input.index() == tensor || op.record.input2.index() == tensor;
+        let reads = |op: &crate::network::IntegerOp| op.record.reads(tensor);
         let first = if tensor == segment.input { 0 } else { segment.ops.iter().position(writes).unwrap_or(0) };
         let last = segment.ops.iter().rposition(|op| reads(op) || writes(op)).unwrap_or(first);
         let last = if tensor == segment.output { ops - 1 } else { last };
-        buffers.push(Buffer { bytes: rounded(segment, segment.bytes(tensor))?, first, last });
+        // A map that stays lies elsewhere.
+        let bytes = if segment.is_kept(tensor) { 0 } else { segment.bytes(tensor) };
+        buffers.push(Buffer { bytes: rounded(segment, bytes)?, first, last });
     }
     let activations = buffers.len();
     for (op, found) in segment.ops.iter().enumerate() {

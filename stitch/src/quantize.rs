@@ -7,14 +7,14 @@
 
 pub(crate) mod elements;
 mod lower;
-mod numbers;
-mod ranges;
-mod transformer;
+pub(crate) mod numbers;
+pub(crate) mod ranges;
+pub(crate) mod transformer;
 
 use crate::error::Error;
 use crate::graph::{Node, Op};
 use crate::images::normalised;
-use crate::network::{Calibrated, Correction, IntegerCorrection, IntegerPath, Quant, Quantized, Stitched};
+use crate::network::{Calibrated, Correction, Extent, IntegerCorrection, IntegerPath, Quant, Quantized, Stitched};
 use lower::Known;
 
 /// How a pixel value becomes a float: `(value / 255 − mean) / std`, per channel.
@@ -36,6 +36,8 @@ pub fn quantize(calibrated: &Calibrated, pixels: &Pixels, asked: &[String]) -> R
     let of_cut = |(&extent, &wide): (_, &bool)| if wide { ranges::wide(extent) } else { ranges::narrow(extent) };
     let mut cuts: Vec<Quant> = calibrated.cuts.iter().zip(&wide.cuts).map(of_cut).collect();
     cuts[0] = ranges::of_pixels(pixels);
+    let kept = kept(calibrated);
+    let of_kept: Vec<Quant> = kept.iter().map(|(_, quant)| *quant).collect();
     let (mut segments, mut convolutions) = (vec![], vec![]);
     for (number, segment) in stitched.segments.iter().enumerate() {
         let (integers, of_nodes) = lower::lower(&Known {
@@ -44,6 +46,7 @@ pub fn quantize(calibrated: &Calibrated, pixels: &Pixels, asked: &[String]) -> R
             channels: &calibrated.channels[number],
             wide: &wide.tensors[number],
             cuts: &cuts,
+            kept: &of_kept,
             biases: &largest_biases(stitched, number),
         })?;
         segments.push(integers);
@@ -65,7 +68,32 @@ pub fn quantize(calibrated: &Calibrated, pixels: &Pixels, asked: &[String]) -> R
         segments,
         paths,
         preprocess: preprocess(pixels, cuts[0]),
+        kept,
+        output: 1,
+        caps: [0; 2],
     })
+}
+
+/// Shape and quantisation of each map that stays: one for all segments that may write it.
+fn kept(calibrated: &Calibrated) -> Vec<([usize; 3], Quant)> {
+    let segments = &calibrated.stitched.segments;
+    let written = |map: usize| {
+        let of = move |(number, segment): (usize, &'_ crate::network::Segment)| {
+            segment.keeps.iter().find(|(other, _)| *other == map).map(|&(_, tensor)| (number, tensor))
+        };
+        segments.iter().enumerate().filter_map(of)
+    };
+    let count = segments.iter().flat_map(|segment| &segment.keeps).map(|&(map, _)| map + 1).max().unwrap_or(0);
+    (0..count)
+        .map(|map| {
+            let shape = written(map).map(|(number, tensor)| segments[number].tensors[tensor]).next().unwrap_or([1; 3]);
+            let hull = written(map).fold(Extent { min: 0.0, max: 0.0 }, |hull, (number, tensor)| {
+                let extent = calibrated.tensors[number][tensor];
+                Extent { min: hull.min.min(extent.min), max: hull.max.max(extent.max) }
+            });
+            (shape, ranges::narrow(hull))
+        })
+        .collect()
 }
 
 /// Per node of a segment and channel: the largest bias that any path gives it, without its sign.

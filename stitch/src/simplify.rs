@@ -20,12 +20,25 @@ pub fn simplify(mut graph: Graph) -> Result<Graph, Error> {
         let what = format!("{}: no operation lies between input and output", graph.name);
         return Err(Error::Stage { stage: "simplify", what });
     }
+    pull_taps(&mut graph);
     Ok(renumber(graph))
+}
+
+/// Puts what computes a tap behind what it reads: so a tap belongs to the block behind the cut where it branches off.
+fn pull_taps(graph: &mut Graph) {
+    for tap in graph.taps.clone() {
+        let Some(from) = writer(graph, tap) else { continue };
+        let node = graph.nodes.remove(from);
+        let sources = node.inputs.iter().filter_map(|&input| writer(graph, input));
+        let behind = sources.max().map_or(0, |source| source + 1);
+        graph.nodes.insert(behind, node);
+    }
 }
 
 fn readers(graph: &Graph, tensor: usize) -> usize {
     let reads = graph.nodes.iter().flat_map(|node| &node.inputs).filter(|&&input| input == tensor).count();
-    reads + usize::from(tensor == graph.output)
+    let ends = graph.taps.iter().chain([&graph.output]).filter(|&&end| end == tensor).count();
+    reads + ends
 }
 
 fn writer(graph: &Graph, tensor: usize) -> Option<usize> {
@@ -184,7 +197,11 @@ fn pick_before_norm(graph: &mut Graph) -> bool {
 fn drop_identity(graph: &mut Graph) -> bool {
     for position in 0..graph.nodes.len() {
         let node = &graph.nodes[position];
-        if !is_identity(node, &graph.tensors) || node.op.clamp() != Clamp::NONE || node.output == graph.output {
+        if !is_identity(node, &graph.tensors)
+            || node.op.clamp() != Clamp::NONE
+            || node.output == graph.output
+            || graph.taps.contains(&node.output)
+        {
             continue;
         }
         let (from, to) = (node.output, node.inputs[0]);
@@ -219,7 +236,8 @@ fn renumber(mut graph: Graph) -> Graph {
             *input = new[*input];
         }
     }
-    Graph { output: new[graph.output], input: 0, tensors, ..graph }
+    let taps = graph.taps.iter().map(|&tap| new[tap]).collect();
+    Graph { output: new[graph.output], input: 0, tensors, taps, ..graph }
 }
 
 #[cfg(test)]

@@ -27,7 +27,9 @@ pub const FLOAT_TOLERANCE: f32 = 1e-4;
 pub fn float_path(file: &[u8], graph: &Graph, images: &[Vec<f32>]) -> Result<(), Error> {
     let judge = Judge::of_file(file, graph.tensors[graph.input])?;
     for (number, image) in images.iter().take(FLOAT_IMAGES).enumerate() {
-        if let Some((output, found, expected)) = difference(&float::output(graph, image), &judge.output(image)?) {
+        if let Some((output, found, expected)) =
+            difference(&float::output(graph, image), &channels_last(&judge.output(image)?, graph.tensors[graph.output]))
+        {
             let what = format!(
                 "`{}` on calibration image {number}, output {output}: {found:?}, the ONNX file gives {expected:?}: a fault \
                  of import or simplify",
@@ -50,7 +52,7 @@ pub fn float_paths(stitched: &Stitched, paths: &FloatPaths<'_>, images: &[Vec<f3
     stitched.paths.par_iter().enumerate().try_for_each(|(number, path)| {
         let judge = Judge::of_path(stitched, path)?;
         for (index, image) in images.iter().enumerate() {
-            if let Some((output, found, expected)) = difference(&outputs[index][number], &judge.output(image)?) {
+            if let Some((output, found, expected)) = difference(&outputs[index][number], &channels_last(&judge.output(image)?, stitched.cuts[1].shape)) {
                 let what = format!(
                     "`{}` on calibration image {index}, output {output}: {found:?}, tract gives {expected:?}: a fault of the \
                      float path",
@@ -61,6 +63,13 @@ pub fn float_paths(stitched: &Stitched, paths: &FloatPaths<'_>, images: &[Vec<f3
         }
         Ok(())
     })
+}
+
+/// A map `[C, H, W]` as `[H, W, C]`.
+fn channels_last(values: &[f32], [height, width, channels]: [usize; 3]) -> Vec<f32> {
+    let cells = height * width;
+    let at = |index: usize| values.get(index % channels * cells + index / channels).copied();
+    if values.len() == cells * channels { (0..values.len()).filter_map(at).collect() } else { values.to_vec() }
 }
 
 /// The first output that differs by more than [`FLOAT_TOLERANCE`], and what it is in both; `None` where one has ended.

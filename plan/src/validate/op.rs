@@ -12,12 +12,14 @@ use crate::record::{Attention, Element, Op, OpKind, Tensor};
 /// All rules that ask for one op and its tensors alone.
 pub(super) fn alone(image: &Image<'_>, op: &Op, at: At) -> Check {
     if let OpKind::Invalid(kind) = op.kind {
-        return Err(at.refuse(Rule::KindKnown, kind, 12u8));
+        return Err(at.refuse(Rule::KindKnown, kind, 20u8));
     }
-    let flags = if op.kind == OpKind::Conv { WITH_CURVE } else { 0 };
-    at.equal(Rule::KindKnown, op.flags & !flags, 0u8)?;
+    super::head::flags(image, op, at)?;
     at.at_most(Rule::Numeric, (i64::from(op.min) + 128) as u64, (i64::from(op.max) + 128) as u64)?;
     let (input, output) = (image.tensor(op.input), image.tensor(op.output));
+    if super::head::is_of_head(op.kind) {
+        return super::head::alone(image, op, at);
+    }
     if op.input2.0 != NO_TENSOR && !matches!(op.kind, OpKind::Add | OpKind::Attention) {
         return Err(at.refuse(Rule::Reference, op.input2.0, NO_TENSOR));
     }
@@ -70,7 +72,7 @@ pub(super) fn alone(image: &Image<'_>, op: &Op, at: At) -> Check {
             same(input.shape, output.shape, at)?;
             requantisation(image, op, output.shape[2], at)
         }
-        OpKind::Invalid(_) => Ok(()),
+        _ => Ok(()),
     }
 }
 
@@ -103,7 +105,7 @@ fn elements(op: &Op, input: &Tensor, output: &Tensor, at: At) -> Check {
     Ok(())
 }
 
-fn same(found: [u16; 3], expected: [u16; 3], at: At) -> Check {
+pub(super) fn same(found: [u16; 3], expected: [u16; 3], at: At) -> Check {
     for (found, expected) in found.into_iter().zip(expected) {
         at.equal(Rule::Geometry, found, expected)?;
     }
@@ -111,7 +113,7 @@ fn same(found: [u16; 3], expected: [u16; 3], at: At) -> Check {
 }
 
 /// V12: bytes of the data section.
-fn data(image: &Image<'_>, offset: u32, len: u64, at: At) -> Check {
+pub(super) fn data(image: &Image<'_>, offset: u32, len: u64, at: At) -> Check {
     at.at_most(Rule::Reference, u64::from(offset) + len, image.data_len() as u64)
 }
 
@@ -192,11 +194,12 @@ fn attention(image: &Image<'_>, op: &Op, input: &Tensor, output: &Tensor, at: At
     at.at_most(Rule::Numeric, record.keys(), MAX_KEYS)?;
     rescale(record.logit_multiplier, record.logit_shift, at)?;
     rescale(record.multiplier, record.shift, at)?;
+    super::head::bias_map(image, op, &record, at)?;
     data(image, record.bias, record.bias_bytes(), at)?;
     data(image, record.mask, record.mask_bytes(windows), at)
 }
 
-fn rescale(multiplier: i32, shift: u8, at: At) -> Check {
+pub(super) fn rescale(multiplier: i32, shift: u8, at: At) -> Check {
     if multiplier < 0 {
         return Err(at.refuse(Rule::Numeric, multiplier.unsigned_abs(), 0u8));
     }
@@ -241,7 +244,7 @@ fn convolution(image: &Image<'_>, op: &Op, input: &Tensor, output: &Tensor, at: 
 }
 
 /// Bias, multiplier and shift of each channel.
-fn requantisation(image: &Image<'_>, op: &Op, channels: u16, at: At) -> Check {
+pub(super) fn requantisation(image: &Image<'_>, op: &Op, channels: u16, at: At) -> Check {
     let count = u64::from(channels);
     for (offset, len) in [(op.bias, 4 * count), (op.multiplier, 4 * count), (op.shifts, count)] {
         data(image, offset, len, at)?;

@@ -30,7 +30,7 @@ fn a_stitched_path_with_its_own_biases_is_what_the_float_path_computes() {
 /// A graph `[6, 6, 3]` of one op.
 fn single(op: Op, inputs: usize, output: [usize; 3]) -> Graph {
     let nodes = vec![Node { name: "it".into(), op, inputs: vec![0; inputs], output: 1 }];
-    Graph { name: "single".into(), tensors: vec![[6, 6, 3], output], nodes, input: 0, output: 1 }
+    Graph { name: "single".into(), tensors: vec![[6, 6, 3], output], nodes, input: 0, output: 1, taps: vec![] }
 }
 
 fn ramp(count: usize) -> Vec<f32> {

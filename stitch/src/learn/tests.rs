@@ -43,7 +43,7 @@ pub(crate) fn anchor(name: &str, channels: usize, seed: u64) -> Graph {
         .enumerate()
         .map(|(position, (op, inputs))| Node { name: format!("node{position}"), op, inputs, output: position + 1 })
         .collect();
-    Graph { name: name.into(), tensors, nodes, input: 0, output: 9 }
+    Graph { name: name.into(), tensors, nodes, input: 0, output: 9, taps: vec![] }
 }
 
 pub(crate) fn images(count: usize) -> Vec<Vec<f32>> {

@@ -19,6 +19,9 @@ pub fn check(segment: &IntegerSegment, placement: &Placement) -> Result<(), Stri
     // Which tensor's bytes each block of 16 holds.
     let mut owner = vec![NOBODY; blocks];
     let span = |tensor: usize| {
+        if segment.is_kept(tensor) {
+            return 0..0;
+        }
         let (shape, quant) = segment.tensors[tensor];
         let width = if quant.element == plan::Element::Int16 { 2 } else { 1 };
         let start = placement.offsets[tensor] as usize / block;
@@ -36,7 +39,7 @@ pub fn check(segment: &IntegerSegment, placement: &Placement) -> Result<(), Stri
     owner[span(segment.input)].fill(segment.input);
     for (number, op) in segment.ops.iter().enumerate() {
         let record = &op.record;
-        let inputs = [record.input, record.input2];
+        let inputs = record.operands();
         let inputs = || inputs.iter().filter(|input| input.0 != NO_TENSOR).map(|input| input.index());
         if let Some(start) = placement.scratch[number] {
             let start = start as usize / block;
@@ -53,7 +56,8 @@ pub fn check(segment: &IntegerSegment, placement: &Placement) -> Result<(), Stri
         if before.contains(&SCRATCH) {
             return Err(format!("op {number} has scratch where its output is"));
         }
-        if record.first_channel > 0 && before.iter().any(|&found| found != output) {
+        if record.kind == plan::OpKind::Move && record.first_channel > 0 && before.iter().any(|&found| found != output)
+        {
             return Err(format!("op {number} writes the rest of tensor {output}, which was overwritten"));
         }
         owner[span(output)].fill(output);

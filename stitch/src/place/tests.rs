@@ -38,6 +38,7 @@ fn segment(sizes: &[usize], second: &[Option<usize>], scratch: &[usize]) -> Inte
             .collect(),
         stands_for: vec![None; sizes.len()],
         ops: (0..second.len()).map(op).collect(),
+        keeps: vec![],
         input: 0,
         output: sizes.len() - 1,
     }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use plan::layout::NO_TENSOR;
 use plan::{Element, OpKind, TensorId};
 
 use super::numbers::{addition, conv_weights, fixed_point, integer_bias, rescale, weight_scales};
@@ -20,6 +19,8 @@ pub(super) struct Known<'a> {
     pub channels: &'a [Vec<f32>],
     pub wide: &'a [bool],
     pub cuts: &'a [Quant],
+    /// Quantisation of the maps that stay.
+    pub kept: &'a [Quant],
     /// Per node and channel: the largest bias that any path gives it, without its sign.
     pub biases: &'a [Vec<f32>],
 }
@@ -49,7 +50,10 @@ impl Convolution {
 /// The segment in integers, and for each node that is a convolution how it was quantised.
 pub(super) fn lower(known: &Known<'_>) -> Result<(IntegerSegment, Vec<Option<Convolution>>), Error> {
     let segment = known.segment;
-    let quants = tensor_quants(segment, known.extents, known.wide, known.cuts);
+    let mut quants = tensor_quants(segment, known.extents, known.wide, known.cuts);
+    for &(map, tensor) in &segment.keeps {
+        quants[tensor] = known.kept[map];
+    }
     let mut lowering = Lowering {
         known,
         tensors: segment.tensors.iter().copied().zip(quants).collect(),
@@ -75,6 +79,7 @@ pub(super) fn lower(known: &Known<'_>) -> Result<(IntegerSegment, Vec<Option<Con
         ops: lowering.ops,
         input: segment.input,
         output: segment.output,
+        keeps: segment.keeps.clone(),
     };
     Ok((drop_unused(integers), lowering.convolutions))
 }
@@ -102,18 +107,14 @@ fn fused_curves(known: &Known<'_>) -> BTreeMap<usize, usize> {
 /// Numbers tensors anew without those that no op touches.
 fn drop_unused(mut segment: IntegerSegment) -> IntegerSegment {
     let ends = [segment.input, segment.output];
-    let ids = |op: &plan::Op| [op.input, op.input2, op.output].map(|id| id.index());
-    let used = |tensor: &usize| ends.contains(tensor) || segment.ops.iter().any(|op| ids(&op.record).contains(tensor));
+    let touches = |op: &plan::Op, tensor: usize| op.output.index() == tensor || op.reads(tensor);
+    let used = |tensor: &usize| ends.contains(tensor) || segment.ops.iter().any(|op| touches(&op.record, *tensor));
     let kept: Vec<usize> = (0..segment.tensors.len()).filter(used).collect();
     let new = |old: usize| kept.binary_search(&old).unwrap_or(old);
     for op in &mut segment.ops {
-        let record = &mut op.record;
-        for id in [&mut record.input, &mut record.input2, &mut record.output] {
-            if id.0 != NO_TENSOR {
-                *id = TensorId(new(id.index()) as u16);
-            }
-        }
+        op.record.renumber(|id| TensorId(new(id.index()) as u16));
     }
+    segment.keeps.iter_mut().for_each(|(_, tensor)| *tensor = new(*tensor));
     (segment.input, segment.output) = (new(segment.input), new(segment.output));
     segment.tensors = kept.iter().map(|&tensor| segment.tensors[tensor]).collect();
     segment.stands_for = kept.iter().map(|&tensor| segment.stands_for[tensor]).collect();

@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::network::{ConvWeights, Quant};
 
 /// `factor` as `multiplier / 2^shift` with a multiplier of 31 bits.
-pub(super) fn fixed_point(factor: f64, node: &str) -> Result<(i32, u8), Error> {
+pub(crate) fn fixed_point(factor: f64, node: &str) -> Result<(i32, u8), Error> {
     let error = || Error::Stage {
         stage: "quantize",
         what: format!("node `{node}`: rescale by {factor:e} is out of range; look at the ranges around it"),
@@ -34,7 +34,7 @@ const BIAS_STEPS: f64 = (plan::layout::MAX_BIAS / 4) as f64;
 
 /// One scale per output channel. It may not be so small that the bias does not fit: a channel that training has
 /// switched off has weights near 0 and a bias of usual size. A dead channel gets 1, so that nothing divides by 0.
-pub(super) fn weight_scales(weights: &ndarray::Array4<f32>, largest_bias: &[f32], input: Quant) -> Vec<f64> {
+pub(crate) fn weight_scales(weights: &ndarray::Array4<f32>, largest_bias: &[f32], input: Quant) -> Vec<f64> {
     let of_channel = |(channel, bias): (ndarray::ArrayView3<'_, f32>, &f32)| {
         let most = channel.iter().fold(0.0f32, |most, weight| most.max(weight.abs()));
         let least = f64::from(*bias) / (f64::from(input.scale) * BIAS_STEPS);
@@ -44,7 +44,7 @@ pub(super) fn weight_scales(weights: &ndarray::Array4<f32>, largest_bias: &[f32]
 }
 
 /// Weights and requantisation of a convolution, and the sum of each output channel's integer weights.
-pub(super) fn conv_weights(
+pub(crate) fn conv_weights(
     weights: &ndarray::Array4<f32>,
     bias: &[f32],
     scales: &[f64],
@@ -78,7 +78,7 @@ pub(super) fn conv_weights(
 }
 
 /// A bias in steps of its sum, input zero point folded in.
-pub(super) fn integer_bias(
+pub(crate) fn integer_bias(
     bias: f32,
     input: Quant,
     weight_scale: f64,
@@ -95,7 +95,7 @@ pub(super) fn integer_bias(
 }
 
 /// Rescale of each channel by its own factor: `scales` has the step of each channel of the output.
-pub(super) fn rescale(from: Quant, scales: &[f32], node: &str) -> Result<ConvWeights, Error> {
+pub(crate) fn rescale(from: Quant, scales: &[f32], node: &str) -> Result<ConvWeights, Error> {
     let mut result = ConvWeights { weights: vec![], bias: vec![], multiplier: vec![], shift: vec![], curve: vec![] };
     for &scale in scales {
         let (multiplier, shift) = fixed_point(f64::from(from.scale) / f64::from(scale), node)?;
@@ -107,7 +107,7 @@ pub(super) fn rescale(from: Quant, scales: &[f32], node: &str) -> Result<ConvWei
 }
 
 /// Factors, shift and constant of an addition: the finest that 16-bit factors and a 31-bit sum allow.
-pub(super) fn addition(record: &mut plan::Op, operands: [Quant; 2], to: Quant, node: &str) -> Result<(), Error> {
+pub(crate) fn addition(record: &mut plan::Op, operands: [Quant; 2], to: Quant, node: &str) -> Result<(), Error> {
     let factors = operands.map(|quant| f64::from(quant.scale) / f64::from(to.scale));
     let zeros = operands.map(|quant| f64::from(quant.zero_point));
     let ranges = operands.map(|quant| if quant.element == Element::Int16 { 32_768.0 } else { 128.0 });

@@ -7,7 +7,7 @@ use crate::graph::{Clamp, Node, Op, PoolKind};
 use crate::network::{Extent, Quant, Segment};
 
 /// int8 that covers a range and 0.
-pub(super) fn narrow(extent: Extent) -> Quant {
+pub(crate) fn narrow(extent: Extent) -> Quant {
     let (min, max) = (f64::from(extent.min.min(0.0)), f64::from(extent.max.max(0.0)));
     // A tensor that is always 0 still needs a scale, and one that no bias behind it overflows.
     let scale = if max > min { ((max - min) / 255.0) as f32 } else { 1.0 };
@@ -17,12 +17,12 @@ pub(super) fn narrow(extent: Extent) -> Quant {
 }
 
 /// int8 that covers a range, 0 standing for 0.0.
-pub(super) fn symmetric(extent: Extent) -> Quant {
+pub(crate) fn symmetric(extent: Extent) -> Quant {
     Quant { scale: step(extent, 127.0), zero_point: 0, element: Element::Int8 }
 }
 
 /// int16 that covers a range twice: a step in 16 bits can spare that, and what no calibration image showed is not cut off.
-pub(super) fn wide(extent: Extent) -> Quant {
+pub(crate) fn wide(extent: Extent) -> Quant {
     Quant { scale: step(extent, 16_383.0), zero_point: 0, element: Element::Int16 }
 }
 
@@ -32,7 +32,7 @@ fn step(extent: Extent, steps: f32) -> f32 {
 }
 
 /// Quantisation that covers every pixel value of every channel.
-pub(super) fn of_pixels(pixels: &Pixels) -> Quant {
+pub(crate) fn of_pixels(pixels: &Pixels) -> Quant {
     let ends = pixels.mean.iter().zip(&pixels.std).flat_map(|(mean, std)| [-mean / std, (1.0 - mean) / std]);
     narrow(ends.fold(Extent { min: 0.0, max: 0.0 }, |extent, end| Extent {
         min: extent.min.min(end),
@@ -40,26 +40,26 @@ pub(super) fn of_pixels(pixels: &Pixels) -> Quant {
     }))
 }
 
-pub(super) fn to_integer(value: f32, quant: Quant) -> i8 {
+pub(crate) fn to_integer(value: f32, quant: Quant) -> i8 {
     (f64::from(value) / f64::from(quant.scale) + f64::from(quant.zero_point)).round().clamp(-128.0, 127.0) as i8
 }
 
 /// The clamp in integers of the output; int16 has none.
-pub(super) fn bounds(clamp: Clamp, quant: Quant) -> (i8, i8) {
+pub(crate) fn bounds(clamp: Clamp, quant: Quant) -> (i8, i8) {
     let bounded = |value: f32| value.is_finite() && quant.element == Element::Int8;
     let bound = |value: f32, none: i8| if bounded(value) { to_integer(value, quant) } else { none };
     (bound(clamp.min, -128), bound(clamp.max, 127))
 }
 
 /// Whether a node only moves values.
-pub(super) fn moves(node: &Node) -> bool {
+pub(crate) fn moves(node: &Node) -> bool {
     let max = matches!(node.op, Op::Pool { kind: PoolKind::Max, .. });
     max || matches!(node.op, Op::Move { .. } | Op::Concat { .. } | Op::Prepend { .. } | Op::Roll { .. })
 }
 
 /// One quantisation per tensor. Tensors that an op cannot rescale between share one, that of a cut among them if it
 /// does for all; the two ends have those of their cuts in any case. What attention reads has zero point 0.
-pub(super) fn tensor_quants(segment: &Segment, extents: &[Extent], is_wide: &[bool], cuts: &[Quant]) -> Vec<Quant> {
+pub(crate) fn tensor_quants(segment: &Segment, extents: &[Extent], is_wide: &[bool], cuts: &[Quant]) -> Vec<Quant> {
     let mut group: Vec<usize> = (0..segment.tensors.len()).collect();
     for node in &segment.nodes {
         if moves(node) {

@@ -61,7 +61,8 @@ fn calibrated(ops: Vec<(Op, Vec<usize>, [usize; 3])>, inputs: &[Vec<f32>]) -> Ca
     let cuts = vec![cut(tensors[0]), cut(tensors[output])];
     let macs = nodes.iter().map(|node| node.macs(&tensors)).sum();
     let (kind, name) = (Kind::Block, "a.0".to_owned());
-    let segment = Segment { kind, layer: None, name, from: 0, to: 1, tensors, nodes, input: 0, output, macs };
+    let segment =
+        Segment { kind, layer: None, name, from: 0, to: 1, tensors, nodes, input: 0, output, keeps: vec![], macs };
     let path = Path { name: "a".into(), segments: vec![0], corrections: vec![] };
     let (cut_extents, anchors) = (vec![extents[0], extents[output]], vec!["a".into()]);
     let stitched = Stitched { anchors, cuts, segments: vec![segment], paths: vec![path] };

@@ -46,6 +46,34 @@ fn layer_norm(
     let input = lowering.int16(node, node.inputs[0])?;
     let written = lowering.written(node.output, false)?;
     let (from, to) = (lowering.tensors[input].1, lowering.tensors[written].1);
+    let NormNumbers { bits, factor, offset, added } = norm_numbers([factor, offset], epsilon, [from, to], &node.name)?;
+    let mut record = names.record(OpKind::LayerNorm, input, written)?;
+    record.shift = bits;
+    record.factors = [added as u32 as i32, (added >> 32) as i32];
+    lowering.push(record, Constants::Norm { factor, offset });
+    lowering.finish(node, written, node.output)
+}
+
+/// A LayerNorm's integers.
+pub(crate) struct NormNumbers {
+    /// Fraction bits of the factors.
+    pub bits: u8,
+    /// Per channel.
+    pub factor: Vec<i16>,
+    /// Per channel, 1/64 steps.
+    pub offset: Vec<i32>,
+    /// Added to the variance, times the squared channels.
+    pub added: u64,
+}
+
+/// Factors and offsets of a LayerNorm from one quantisation to another.
+pub(crate) fn norm_numbers(
+    [factor, offset]: [&[f32]; 2],
+    epsilon: f32,
+    [from, to]: [Quant; 2],
+    node: &str,
+) -> Result<NormNumbers, Error> {
+    let names = Narrow { node };
     let scaled: Vec<f64> = factor.iter().map(|&factor| f64::from(factor) / f64::from(to.scale)).collect();
     let largest = scaled.iter().fold(0.0f64, |largest, factor| largest.max(factor.abs()));
     let fits = |bits: &u8| (largest * 2f64.powi((*bits).into())).round() <= 32_767.0;
@@ -69,12 +97,7 @@ fn layer_norm(
     if !(0.0..=2f64.powi(62)).contains(&added) {
         return Err(names.error("epsilon", epsilon));
     }
-    let added = added.round() as u64;
-    let mut record = names.record(OpKind::LayerNorm, input, written)?;
-    record.shift = bits;
-    record.factors = [added as u32 as i32, (added >> 32) as i32];
-    lowering.push(record, Constants::Norm { factor, offset });
-    lowering.finish(node, written, node.output)
+    Ok(NormNumbers { bits, factor, offset, added: added.round() as u64 })
 }
 
 fn attention(lowering: &mut Lowering<'_>, node: &Node, attention: &Attention) -> Result<(), Error> {

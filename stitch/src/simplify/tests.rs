@@ -86,7 +86,7 @@ fn graph(tensors: &[[usize; 3]], nodes: Vec<(Op, &[usize])>) -> Graph {
         Node { name, op, inputs: inputs.to_vec(), output }
     };
     let nodes = nodes.into_iter().enumerate().map(node).collect();
-    Graph { name: "test".into(), tensors: tensors.to_vec(), nodes, input: 0, output: tensors.len() - 1 }
+    Graph { name: "test".into(), tensors: tensors.to_vec(), nodes, input: 0, output: tensors.len() - 1, taps: vec![] }
 }
 
 fn conv(outputs: usize, inputs: usize, kernel: usize, stride: usize, pad: usize) -> Op {

@@ -48,7 +48,9 @@ pub fn image(ladder: Ladder, random: &mut Random, mut cost: impl FnMut(&mut Rand
         arena_bytes: 0,
         score_images: 1,
         anchor_names: EMPTY,
-        reserved: [0; 16],
+        patches: 0,
+        boxes: 0,
+        reserved: [0; 12],
     });
     let cut = |anchor, position| Cut {
         shape: [1, 1, CHANNELS],
@@ -173,7 +175,8 @@ fn segment(writer: &mut ImageWriter, random: &mut Random, kind: SegmentKind, fro
         tensors: 3,
         input: TensorId(first_tensor),
         output: TensorId(first_tensor + 1),
-        reserved2: 0,
+        keeps: 0,
+        takes: 0,
         peak_bytes,
         flash_bytes: 52,
         macs: 16,

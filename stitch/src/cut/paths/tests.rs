@@ -47,7 +47,7 @@ fn network(name: &str, channels: usize, depths: &[usize]) -> Graph {
     let mean = Op::Pool { kind: PoolKind::Average, window, clamp: Clamp::NONE };
     let mean = push(&mut tensors, mean, vec![map], [1, 1, channels]);
     let output = push(&mut tensors, conv(channels, 4, 1, 1), vec![mean], [1, 1, 4]);
-    Graph { name: name.into(), tensors, nodes, input: 0, output }
+    Graph { name: name.into(), tensors, nodes, input: 0, output, taps: vec![] }
 }
 
 fn cuts(blocks: &Blocks) -> Vec<[usize; 5]> {
