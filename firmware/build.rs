@@ -73,6 +73,9 @@ fn sizes(bytes: &[u8]) -> String {
     if env::var_os("CARGO_FEATURE_TRANSFORMERS").is_none() && image.first_of_transformer().is_some() {
         panic!("firmware: STITCHNET_IMAGE has operations of a transformer: build with the feature `transformers`");
     }
+    if env::var_os("CARGO_FEATURE_DETECTOR").is_none() && image.is_detector() {
+        panic!("firmware: STITCHNET_IMAGE is a detector: build with the feature `detector`");
+    }
     let configs = || (0..image.configs()).map(|number| image.config(ConfigId(number)));
     let entries: usize = configs().map(|config| usize::from(config.segments)).sum();
     format!(

@@ -135,11 +135,11 @@ enum Command {
     Vectors {
         /// Image
         image: PathBuf,
-        /// Folder of pictures: sheets and labels.txt
+        /// Folder of pictures: sheets and labels.txt; without it, the input of the image's self test
         #[arg(long, value_name = "DIR")]
-        images: PathBuf,
+        images: Option<PathBuf>,
         /// Pictures, from the first on
-        #[arg(long, default_value_t = 8)]
+        #[arg(long, default_value_t = 8, requires = "images")]
         count: usize,
         /// File to write
         #[arg(short, long)]
@@ -238,7 +238,7 @@ fn run(command: Command) -> Result<()> {
         Command::Merge { parts, output } => score::merge(&parts, output.as_deref()),
         Command::Simulate(arguments) => simulate::simulate(&arguments),
         Command::Bench(arguments) => measure(&arguments),
-        Command::Vectors { image, images, count, output } => vectors(&image, &images, count, &output),
+        Command::Vectors { image, images, count, output } => vectors(&image, images.as_deref(), count, &output),
         Command::Demo { family, output } => demo::demo(family, &output),
     }
 }
@@ -300,9 +300,13 @@ fn measure(arguments: &Bench) -> Result<()> {
     Ok(())
 }
 
-fn vectors(path: &Path, folder: &Path, count: usize, output: &Path) -> Result<()> {
+fn vectors(path: &Path, folder: Option<&Path>, count: usize, output: &Path) -> Result<()> {
     let bytes = read_image(path)?;
     let image = parse(&bytes, path)?;
+    let Some(folder) = folder else {
+        let input = image.test_input().iter().map(|value| value.cast_signed()).collect();
+        return write(output, &stitch::vectors::vectors(&bytes, &[input])?);
+    };
     let pictures = pictures(&image, folder)?.first(count);
     let channels = image.cut(image.meta().input).shape[2];
     let value = |(channel, &pixel): (u16, &u8)| image.preprocess(channel)[usize::from(pixel)].cast_signed();

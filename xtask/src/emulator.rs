@@ -58,7 +58,7 @@ const TIME_LIMIT: Duration = Duration::from_secs(60 * 60);
 
 /// Builds a binary with an image inside, and vectors if it needs them.
 pub fn build(board: Board, binary: &str, image: &Path, vectors: Option<&Path>) -> Result<PathBuf> {
-    let mut command = cargo_build(board, binary, &[board.name, "transformers"]);
+    let mut command = cargo_build(board, binary, &[board.name, "detector"]);
     command.env("STITCHNET_IMAGE", std::path::absolute(image)?);
     match vectors {
         Some(vectors) => command.env("STITCHNET_VECTORS", std::path::absolute(vectors)?),

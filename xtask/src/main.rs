@@ -35,6 +35,8 @@ cargo xtask TASK
                          every kernel against the reference there, and the instructions of each layer against
                          benches/baselines/CORE.toml, which --update writes, and against a peer's
   sizes --image FILE     flash, memory and stack of every firmware on every board, against the declared limits
+  detect [--board NAME] --image FILE
+                         what every config of a detector finds there on the picture of its self test, compared with the host
   station [--board NAME] --image FILE
                          the sensing firmware there, while its temperature and its supply change; the image has the costs
                          of `latency`";
@@ -83,6 +85,19 @@ fn task() -> Result<()> {
             let image = std::path::absolute(image)?;
             env::set_current_dir(root)?;
             sizes::check(&image)
+        }
+        ["detect", options @ ..] => {
+            let (board, options) = emulator::Board::split(options)?;
+            let ["--image", image] = *options else { bail!("detect needs --image FILE") };
+            let image = std::path::absolute(image)?;
+            env::set_current_dir(root)?;
+            let elf = emulator::build(board, "detect", &image, None)?;
+            let lines = emulator::run(board, &elf, &[], |line| {
+                println!("{line}");
+                Ok(())
+            })?;
+            ensure!(lines.iter().any(|line| line.contains("passed")), "detect did not pass");
+            Ok(())
         }
         ["station", options @ ..] => {
             let (board, options) = emulator::Board::split(options)?;

@@ -14,7 +14,6 @@ pub const LATENCY_LOG: &str = "out/latency.log";
 /// The bundled family, and what is made of it.
 const FAMILY: &str = "models/cifar-cnn/family.toml";
 const FAMILY_IMAGE: &str = "out/qemu.snet";
-const FAMILY_PICTURES: &str = "models/cifar-cnn/data/test";
 
 /// What to run.
 #[derive(Debug)]
@@ -22,8 +21,8 @@ pub struct Options {
     board: Board,
     /// Image; the bundled family's is made if there is none.
     image: Option<PathBuf>,
-    /// Pictures that the inputs are taken from.
-    pictures: PathBuf,
+    /// Pictures that the inputs are taken from; without them, the input of the self test.
+    pictures: Option<PathBuf>,
     /// Inputs.
     count: String,
     /// Vectors that were made before; then no picture is read.
@@ -34,15 +33,14 @@ impl Options {
     /// Reads the command line.
     pub fn parse(arguments: &[&str]) -> Result<Self> {
         let (board, arguments) = Board::split(arguments)?;
-        let pictures = FAMILY_PICTURES.into();
-        let mut options = Self { board, image: None, pictures, count: "1".into(), vectors: None };
+        let mut options = Self { board, image: None, pictures: None, count: "1".into(), vectors: None };
         let mut arguments = arguments.iter();
         while let Some(&option) = arguments.next() {
             let value = *arguments.next().with_context(|| format!("{option} needs a value"))?;
             let path = || std::path::absolute(value);
             match option {
                 "--image" => options.image = Some(path()?),
-                "--images" => options.pictures = path()?,
+                "--images" => options.pictures = Some(path()?),
                 "--vectors" => options.vectors = Some(path()?),
                 "--count" => options.count = value.into(),
                 _ => bail!("there is no option {option}"),
@@ -63,8 +61,10 @@ pub fn check(options: &Options) -> Result<()> {
         None => {
             let vectors = image.with_extension("svec");
             let mut command = stitchnet();
-            command.arg("vectors").arg(&image).arg("--images").arg(&options.pictures);
-            command.args(["--count", &options.count]).arg("-o").arg(&vectors);
+            command.arg("vectors").arg(&image).arg("-o").arg(&vectors);
+            if let Some(pictures) = &options.pictures {
+                command.arg("--images").arg(pictures).args(["--count", &options.count]);
+            }
             call(command)?;
             vectors
         }
