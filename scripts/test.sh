@@ -31,8 +31,9 @@ if component clippy clippy; then
 fi
 # Tests on the host: every crate, every instruction set that this CPU has.
 step cargo test --release --workspace
-# A runtime without the operations of transformers.
+# A runtime without the operations of transformers, and one without heads of detectors.
 step cargo test --release -p runtime --no-default-features
+step cargo test --release -p runtime --no-default-features --features transformers
 # Kernels against the naive reference.
 step cargo test --release -p kernels --features reference
 # The bundled family, scored on 2,000 images: integers cost at most a point, in every config.

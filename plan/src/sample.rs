@@ -6,11 +6,13 @@
 //! wide : input 4x4x3 ─ conv 3x3 ────────────────► 4x4x8 ─ conv 3x3, add ─► 4x4x8 ─ mean, dense ─► 2 scores
 //! ```
 
+mod detector;
 mod transformer;
 
 use alloc::vec;
 use alloc::vec::Vec;
 
+pub use detector::detector;
 pub use transformer::transformer;
 
 use crate::layout::{ARENA_ALIGN, SHARED};

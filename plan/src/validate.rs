@@ -60,6 +60,9 @@ pub(crate) fn records(image: &Image<'_>) -> Check {
     let path_segments =
         (0..image.configs()).map(|number| u64::from(image.config(ConfigId(number)).segments)).sum::<u64>();
     At { section: Section::Path, record: 0 }.at_most(Rule::RecordCount, path_segments, MAX_PATH_SEGMENTS)?;
+    let at = At { section: Section::Meta, record: 0 };
+    at.at_most(Rule::Numeric, image.meta().patches, MAX_PATCHES)?;
+    at.at_most(Rule::Numeric, image.meta().boxes, MAX_BOXES)?;
     for index in 0..image.tensors() {
         tensor(&image.tensor(TensorId(index as u16)), At { section: Section::Tensors, record: index })?;
     }
@@ -428,8 +431,6 @@ fn whole(image: &Image<'_>) -> Check {
         at.at_most(Rule::Reference, cut.0, (image.cuts() - 1) as u64)?;
     }
     at.equal(Rule::KindKnown, u8::from(meta.reserved != [0; 12]), 0u8)?;
-    at.at_most(Rule::Numeric, meta.patches, MAX_PATCHES)?;
-    at.at_most(Rule::Numeric, meta.boxes, MAX_BOXES)?;
     let (input, output) = (image.cut(meta.input), image.cut(meta.output));
     // Pixels and scores are bytes.
     for (cut, record) in [(meta.input, &input), (meta.output, &output)] {

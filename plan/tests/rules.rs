@@ -270,6 +270,137 @@ fn the_rules_of_transformer_ops_are_enforced() {
     }
 }
 
+/// The first op of a kind in the sample of a detector.
+fn first(w: &mut ImageWriter, kind: OpKind) -> &mut Op {
+    w.ops.iter_mut().find(|op| op.kind == kind).expect("the sample has it")
+}
+
+macro_rules! change_record {
+    ($w:ident, $kind:ident, $read:ident, |$record:ident| $change:expr) => {{
+        let image = $w.clone().finish();
+        let op = *first($w, OpKind::$kind);
+        let mut $record = Image::parse(&image).expect("the sample obeys every rule").$read(&op);
+        $change;
+        let bytes = $record.to_bytes();
+        $w.data[op.weights as usize..][..bytes.len()].copy_from_slice(&bytes);
+    }};
+}
+
+const OF_DETECTORS: &[(Rule, &str, BreakParts)] = &[
+    (Rule::RecordCount, "nine kept maps", |w| {
+        for _ in 0..7 {
+            let mut map = w.kept[1];
+            map.offset = w.kept.last().map_or(0, |last| last.offset + 128);
+            w.kept.push(map);
+        }
+    }),
+    (Rule::Placement, "kept maps that overlap", |w| w.kept[1].offset -= 16),
+    (Rule::TensorShape, "a kept map without a byte", |w| w.kept[0].shape[0] = 0),
+    (Rule::Reference, "a kept map that is not there", |w| {
+        w.kept.pop();
+    }),
+    (Rule::Placement, "a kept map of another shape", |w| {
+        let tensor = w.tensors.iter_mut().find(|tensor| tensor.kept() == Some(1)).expect("it is kept");
+        tensor.shape = [2, 8, 8];
+    }),
+    (Rule::Reference, "one kept map as two tensors", |w| {
+        let tensor = w.tensors.iter_mut().find(|tensor| tensor.kept() == Some(1)).expect("it is kept");
+        (tensor.offset, tensor.shape) = (plan::layout::KEPT, [8, 8, 8]);
+    }),
+    (Rule::Reference, "a segment that both keeps and takes", |w| w.segments[0].takes = 1),
+    (Rule::Reference, "a segment that says nothing of its kept map", |w| w.segments[1].takes = 1),
+    (Rule::WriteBeforeRead, "a map that is said to be kept, and is not written", |w| {
+        (w.segments[1].takes, w.segments[1].keeps) = (1, 2);
+    }),
+    (Rule::Path, "a map that is taken before it is kept", |w| {
+        // Reads what it wrote: then nothing has kept it for the head.
+        (w.segments[0].keeps, w.segments[0].takes) = (1, 0);
+        let (first, map) = (w.segments[0].first_tensor, w.kept[1]);
+        let at = (0..w.segments[0].tensors).find(|&at| w.tensors[usize::from(first + at)].kept() == Some(1));
+        let peak = w.segments[0].peak_bytes;
+        let moved = (map.bytes() as u32).next_multiple_of(16);
+        let output = w.segments[0].output.index();
+        w.tensors[usize::from(first + at.expect("it is kept"))].offset = peak - 32;
+        w.tensors[output].offset = peak - 32 + moved;
+        w.segments[0].peak_bytes = peak + moved;
+        let most = w.segments.iter().map(|segment| segment.peak_bytes).max().unwrap_or(0);
+        w.configs[0].arena_bytes = most + 640;
+        w.meta.arena_bytes = most + 640;
+    }),
+    (Rule::ConfigCost, "an arena without the kept maps", |w| w.configs[0].arena_bytes -= 640),
+    (Rule::Numeric, "too many boxes", |w| w.meta.boxes = 65),
+    (Rule::Numeric, "too many patches", |w| w.meta.patches = 17),
+    (Rule::KindKnown, "two kinds of rows", |w| first(w, OpKind::Rescale).flags = 12),
+    (Rule::KindKnown, "a flag of another op", |w| first(w, OpKind::Select).flags = 8),
+    (Rule::KindKnown, "windows at patches, whatever their number", |w| {
+        w.ops.iter_mut().filter(|op| op.flags & 128 != 0).for_each(|op| op.flags = 128);
+    }),
+    (Rule::Geometry, "a row too few for each box", |w| {
+        w.meta.boxes = 3;
+    }),
+    (Rule::Geometry, "windows of another size", |w| first(w, OpKind::Windows).kernel = [2, 3]),
+    (Rule::Reference, "corners behind the data", |w| first(w, OpKind::Windows).weights = u32::MAX - 8),
+    (Rule::Reference, "a record behind the data", |w| first(w, OpKind::Pool).weights = u32::MAX - 8),
+    (Rule::Reference, "a third operand of another segment", |w| first(w, OpKind::Pool).first_channel = 0),
+    (Rule::Reference, "a fourth operand that is not there", |w| first(w, OpKind::Sample).groups = 60_000),
+    (Rule::Reference, "one prediction alone", |w| first(w, OpKind::Select).input2 = TensorId(0xffff)),
+    (Rule::Geometry, "anchors of another number", |w| change_record!(w, Select, generator, |g| g.base_anchors = 1)),
+    (Rule::Geometry, "probed anchors of another number", |w| {
+        change_record!(w, Pool, generator, |g| g.probe_anchors = 2);
+    }),
+    (Rule::Reference, "regions behind the data", |w| change_record!(w, Select, generator, |g| g.regions = 1 << 30)),
+    (Rule::Numeric, "a patch of 4096 pixels", |w| change_record!(w, Select, generator, |g| g.patch = 1024)),
+    (Rule::Geometry, "a map smaller than a patch", |w| change_record!(w, Select, generator, |g| g.cells = [1, 8])),
+    (Rule::Numeric, "a stride of 256", |w| change_record!(w, Pool, generator, |g| g.strides[2] = 8)),
+    (Rule::Numeric, "a negative picture", |w| change_record!(w, Pool, generator, |g| g.size[1] = -1)),
+    (Rule::Numeric, "a shift of 63", |w| change_record!(w, Pool, generator, |g| g.shifts[1] = 63)),
+    (Rule::Geometry, "no bin", |w| change_record!(w, Pool, generator, |g| g.bins = 0)),
+    (Rule::KindKnown, "a reserved field of a generator", |w| {
+        change_record!(w, Pool, generator, |g| g.reserved3[7] = 1)
+    }),
+    (Rule::Geometry, "an overlap of bytes", |w| {
+        let bias = first(w, OpKind::Overlap).output.index();
+        w.tensors[bias].element = Element::Int8;
+    }),
+    (Rule::Reference, "taus behind the data", |w| first(w, OpKind::Overlap).weights = u32::MAX),
+    (Rule::Reference, "rates behind the data", |w| first(w, OpKind::Position).weights = u32::MAX),
+    (Rule::KindKnown, "a bias of flash and of the arena", |w| change_record!(w, Attention, attention, |a| a.flags = 1)),
+    (Rule::Geometry, "no point", |w| change_record!(w, Sample, sampling, |s| s.points = 0)),
+    (Rule::Geometry, "groups that do not divide", |w| change_record!(w, Sample, sampling, |s| s.groups = 3)),
+    (Rule::Reference, "weights of maps behind the data", |w| change_record!(w, Sample, sampling, |s| s.steps = 60_000)),
+    (Rule::Numeric, "a first step far away", |w| change_record!(w, Sample, sampling, |s| s.first = i32::MIN)),
+    (Rule::Geometry, "an odd number of points", |w| change_record!(w, Mix, mixing, |m| m.points_out = 1)),
+    (Rule::Numeric, "fraction bits of a mixing", |w| change_record!(w, Mix, mixing, |m| m.inner_bits = 16)),
+    (Rule::Numeric, "an offset of a mixing", |w| change_record!(w, Mix, mixing, |m| m.outer_offset = i32::MIN)),
+    (Rule::Reference, "matrices behind the data", |w| change_record!(w, Mix, mixing, |m| m.weights = 1 << 30)),
+    (Rule::Numeric, "a multiplier of a mixing", |w| {
+        let at = first(w, OpKind::Mix).multiplier as usize;
+        w.data[at + 3] = 0xff;
+    }),
+    (Rule::Numeric, "a picture without a side", |w| first(w, OpKind::Detect).factors[0] = 0),
+    (Rule::Geometry, "classes of another number", |w| {
+        (w.meta.classes, w.meta.labels.len) = (1, 4);
+    }),
+    (Rule::Geometry, "room for no detection", |w| {
+        w.tensors.iter_mut().filter(|tensor| tensor.shape == [7, 1, 12]).for_each(|tensor| tensor.shape[0] = 1);
+        w.cuts[2].shape[0] = 1;
+        let output = w.segments[1].output.index();
+        let (old, peak) = (w.tensors[output].offset, w.segments[1].peak_bytes);
+        w.tensors[output].offset = old + (peak - old) - 16;
+    }),
+];
+
+#[test]
+fn the_rules_of_heads_are_enforced() {
+    let good = sample::detector().finish();
+    Image::parse(&good).unwrap_or_else(|error| panic!("{error}"));
+    for (rule, what, break_it) in OF_DETECTORS {
+        let mut writer = sample::detector();
+        break_it(&mut writer);
+        assert_eq!(refused(&writer.finish()), Some(*rule), "{what}");
+    }
+}
+
 const IN_BYTES: &[(Rule, &str, BreakBytes)] = &[
     (Rule::Magic, "another file", |b| b[0] = b'X'),
     (Rule::Version, "a later major version", |b| b[4] += 1),

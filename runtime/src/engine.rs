@@ -45,11 +45,11 @@ impl<'a, I: Isa> Engine<'a, I> {
     /// [`RunError::ArenaTooSmall`] with the bytes of the smallest config if not even that one fits;
     /// [`RunError::NotBuilt`] without the feature `transformers` if the image needs it, [`RunError::NoDetector`] likewise.
     pub fn new(isa: I, image: Image<'a>, arena: &'a mut [i8]) -> Result<Self, RunError> {
-        if let Some(op) = (!exec::TRANSFORMERS).then(|| image.first_of_transformer()).flatten() {
-            return Err(RunError::NotBuilt { op: op.0 });
-        }
         if !head::DETECTOR && image.is_detector() {
             return Err(RunError::NoDetector);
+        }
+        if let Some(op) = (!exec::TRANSFORMERS).then(|| image.first_of_transformer()).flatten() {
+            return Err(RunError::NotBuilt { op: op.0 });
         }
         let found = u32::try_from(usable(arena.len())).unwrap_or(u32::MAX - u32::MAX % ARENA_ALIGN);
         let needed = (0..image.configs()).map(|number| image.config(ConfigId(number)).arena_bytes).min().unwrap_or(0);

@@ -1,5 +1,5 @@
-//! What a build without the feature `transformers` takes, and what it refuses:
-//! `cargo test -p runtime --no-default-features`.
+//! What a build without the features `transformers` and `detector` takes, and what it refuses:
+//! `cargo test -p runtime --no-default-features`, and with `--features transformers`.
 
 use kernels::arch::Scalar;
 use plan::{ConfigId, Image, sample};
@@ -23,4 +23,48 @@ fn an_image_of_a_transformer_runs_with_the_feature_only() {
     let built = Engine::new(Scalar, image, &mut arena).map(|_| ());
     let expected = if cfg!(feature = "transformers") { Ok(()) } else { Err(RunError::NotBuilt { op: first }) };
     assert_eq!(built, expected);
+}
+
+/// Puts the input of the self test into the arena, which a run overwrites.
+fn fill(engine: &mut Engine<'_, Scalar>) {
+    let input = engine.image().test_input();
+    for (value, &byte) in engine.input_mut().iter_mut().zip(input) {
+        *value = byte.cast_signed();
+    }
+}
+
+#[test]
+fn a_detector_runs_with_the_feature_only() {
+    let bytes = sample::detector().finish();
+    let image = Image::parse(&bytes).expect("the sample is valid");
+    let mut arena = vec![0; image.meta().arena_bytes as usize];
+    let engine = Engine::new(Scalar, image, &mut arena);
+    if !cfg!(feature = "detector") {
+        assert_eq!(engine.map(|_| ()), Err(RunError::NoDetector));
+        return;
+    }
+    let mut engine = engine.expect("this build runs it");
+    assert_eq!(engine.detections().count(), 0, "before a run");
+    fill(&mut engine);
+    engine.run_config(ConfigId(0)).expect("this build runs it");
+    let found: Vec<_> = engine.detections().collect();
+    assert!(!found.is_empty() && found.is_sorted_by(|a, b| a.logit >= b.logit), "best first: {found:?}");
+    for detection in &found {
+        let [left, top, right, bottom] = detection.corners;
+        assert!(0 <= left && left <= right && right <= 512 && 0 <= top && top <= bottom && bottom <= 512);
+        assert!(detection.class < 2);
+    }
+    assert_eq!(engine.class(), found[0].class);
+    // What was kept of a run is enough to go on from its cut.
+    let (maps, expected) = (engine.kept().to_vec(), engine.features().to_vec());
+    fill(&mut engine);
+    engine.begin(ConfigId(0)).expect("it exists");
+    engine.step().expect("this build runs it");
+    let features = engine.features().to_vec();
+    engine.kept().iter().zip(&maps).for_each(|(a, b)| assert_eq!(a, b));
+    engine.input_mut().fill(0);
+    assert!(engine.resume(ConfigId(0), 1, &features, &maps[1..]).is_err());
+    engine.resume(ConfigId(0), 1, &features, &maps).expect("they are of this cut");
+    engine.step().expect("this build runs it");
+    assert_eq!(engine.features(), expected);
 }

@@ -38,7 +38,7 @@ pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         (name, writer.finish())
     });
     let built = built.into_iter();
-    built.chain([("transformer", sample::transformer().finish())]).collect()
+    built.chain([("transformer", sample::transformer().finish()), ("detector", sample::detector().finish())]).collect()
 }
 
 fn part(like: &Op, input: TensorId, output: TensorId, first_channel: u16, channels: u16) -> Op {
