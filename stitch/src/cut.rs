@@ -73,8 +73,7 @@ impl Blocks {
     /// `small.2>medium.3`: leaves `small` at its cut 2, enters `medium` at its cut 3.
     #[must_use]
     pub fn pair_name(&self, pair: &Pair) -> String {
-        let name = |anchor: usize| &self.anchors[anchor].graph.name;
-        format!("{}.{}>{}.{}", name(pair.front), pair.front_cut, name(pair.back), pair.back_cut)
+        paths::pair_name(&self.anchors, [(pair.front, pair.front_cut), (pair.back, pair.back_cut)])
     }
 
     /// `small.2>medium.3-5>large.7`: the name of the first pair, then for each further one the cut at which it leaves.

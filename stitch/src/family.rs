@@ -121,6 +121,8 @@ pub struct StitchSpec {
     pub skip_last_norm: bool,
     /// Stitches of a config at most: 1 for [`Space::V1`], 2 for [`Space::General`] if not given.
     pub hops: Option<usize>,
+    /// The stitches of the space to keep, by name (`small.3>large.3`); all if not given.
+    pub only: Option<Vec<String>>,
     /// Configs at most, anchors included; the first ones are taken.
     pub max_configs: usize,
     /// Multiply-accumulates of a stitched config at most.
@@ -197,6 +199,7 @@ impl Default for StitchSpec {
             shifted_layers: false,
             skip_last_norm: false,
             hops: None,
+            only: None,
             max_configs: 4096,
             max_macs: None,
             max_flash_bytes: None,

@@ -27,13 +27,23 @@ struct StageCuts {
 pub(super) fn select(anchors: Vec<AnchorBlocks>, spec: &StitchSpec) -> Result<Blocks, Error> {
     let staged: Vec<Staged> = anchors.iter().map(staged).collect();
     let view: Vec<space::Anchor> = staged.iter().map(|staged| staged.anchor.clone()).collect();
-    let stitches = stitches(&view, spec);
+    let ends = |stitch: &Stitch| {
+        let front_cut = staged[stitch.front].stages[stitch.leave.stage].outputs[stitch.leave.block];
+        let back_cut = staged[stitch.back].stages[stitch.enter.stage].before(stitch.enter.block);
+        [(stitch.front, front_cut), (stitch.back, back_cut)]
+    };
+    let stitches = kept(stitches(&view, spec), spec, |stitch| pair_name(&anchors, ends(stitch)))?;
     for (small, large) in window::pairs(view.len(), false) {
         if !stitches.iter().any(|stitch| (stitch.front, stitch.back) == (small, large)) {
             let mismatch = mismatch(&anchors, small, large);
-            let why = spec.stages.as_ref().map_or(mismatch, |stages| {
+            let option = match (&spec.only, &spec.stages) {
+                (Some(only), _) => Some(format!("only = {only:?}")),
+                (None, Some(stages)) => Some(format!("stages = {stages:?}")),
+                (None, None) => None,
+            };
+            let why = option.map_or(mismatch, |option| {
                 let [front, back] = [small, large].map(|anchor| &view[anchor].name);
-                format!("stitch.stages = {stages:?} leaves no stitch from `{front}` to `{back}`; name others, or none for all")
+                format!("stitch.{option} leaves no stitch from `{front}` to `{back}`; name others, or none for all")
             });
             return Err(Error::Family(why));
         }
@@ -41,7 +51,10 @@ pub(super) fn select(anchors: Vec<AnchorBlocks>, spec: &StitchSpec) -> Result<Bl
     let limits = Limits { max_macs: spec.max_macs, max_flash_bytes: spec.max_flash_bytes };
     let hops = spec.hops.unwrap_or(if spec.space == Space::General { 2 } else { 1 });
     let mut found: Box<dyn Iterator<Item = Path>> = if spec.space == Space::V2 {
-        let allowed = |path: &Path| path.stitches.is_empty() || !path.is_idle(&view) && limits.allow(path.cost(&view));
+        let allowed = |path: &Path| {
+            let listed = path.stitches.iter().all(|stitch| stitches.contains(stitch));
+            path.stitches.is_empty() || listed && !path.is_idle(&view) && limits.allow(path.cost(&view))
+        };
         Box::new(two_way::paths(&view).into_iter().filter(allowed))
     } else {
         Box::new(space::general(&view, &stitches, hops, limits))
@@ -57,14 +70,13 @@ pub(super) fn select(anchors: Vec<AnchorBlocks>, spec: &StitchSpec) -> Result<Bl
         Default::default();
     let mut number = |stitch: Stitch| {
         *numbers.entry(stitch).or_insert_with(|| {
-            let front_cut = staged[stitch.front].stages[stitch.leave.stage].outputs[stitch.leave.block];
-            let back_cut = staged[stitch.back].stages[stitch.enter.stage].before(stitch.enter.block);
+            let ends = ends(&stitch);
             // Layers of one window that map other widths are others.
-            let channels =
-                [(stitch.front, front_cut), (stitch.back, back_cut)].map(|(a, cut)| anchors[a].cuts[cut].shape[2]);
+            let channels = ends.map(|(anchor, cut)| anchors[anchor].cuts[cut].shape[2]);
             let next = layers.len();
             let layer = *layers.entry((stitch.layer_key(), channels)).or_insert(next);
-            pairs.push(Pair { front: stitch.front, front_cut, back: stitch.back, back_cut, layer });
+            let [(front, front_cut), (back, back_cut)] = ends;
+            pairs.push(Pair { front, front_cut, back, back_cut, layer });
             pairs.len() - 1
         })
     };
@@ -79,6 +91,23 @@ pub(super) fn select(anchors: Vec<AnchorBlocks>, spec: &StitchSpec) -> Result<Bl
         )));
     }
     Ok(blocks)
+}
+
+/// `small.2>medium.3`: the anchor and the cut that a stitch leaves, and those that it enters.
+pub(super) fn pair_name(anchors: &[AnchorBlocks], ends: [(usize, usize); 2]) -> String {
+    let [front, back] = ends.map(|(anchor, cut)| format!("{}.{cut}", anchors[anchor].graph.name));
+    format!("{front}>{back}")
+}
+
+/// The stitches that the description names, or all.
+fn kept(stitches: Vec<Stitch>, spec: &StitchSpec, name: impl Fn(&Stitch) -> String) -> Result<Vec<Stitch>, Error> {
+    let Some(only) = &spec.only else { return Ok(stitches) };
+    let names: Vec<String> = stitches.iter().map(name).collect();
+    if let Some(unknown) = only.iter().find(|wanted| !names.contains(wanted)) {
+        let has = names.join(", ");
+        return Err(Error::Family(format!("stitch.only names `{unknown}`; the space has {has}")));
+    }
+    Ok(stitches.into_iter().zip(names).filter(|(_, name)| only.contains(name)).map(|(stitch, _)| stitch).collect())
 }
 
 /// The stitches that paths are made of.

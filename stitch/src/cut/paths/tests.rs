@@ -70,6 +70,24 @@ fn without_a_space_every_block_but_a_stages_first_is_entered_once() {
 }
 
 #[test]
+fn stitches_can_be_named() {
+    let networks = [network("a", 4, &[1, 2]), network("b", 8, &[2, 2])];
+    let all = StitchSpec { direction: Direction::Both, ..StitchSpec::default() };
+    let only = |names: &[&str]| Some(names.iter().map(|&name| name.into()).collect());
+    let blocks = cut(&networks, &StitchSpec { only: only(&["b.5>a.3", "a.2>b.2"]), ..all.clone() });
+    assert_eq!(cuts(&blocks), [[0, 2, 1, 2, 0], [1, 5, 0, 3, 1]]);
+    assert_eq!(blocks.paths, [[0], [1]]);
+    let refused = |names| match cut::cut(networks.to_vec(), &StitchSpec { only: only(names), ..all.clone() }) {
+        Ok(_) => panic!("accepted {names:?}"),
+        Err(error) => error.to_string(),
+    };
+    let unknown = "family: stitch.only names `a.9>b.2`; the space has a.2>b.2, a.4>b.4, b.5>a.3";
+    assert_eq!(refused(&["a.9>b.2"]), unknown);
+    let none = r#"family: stitch.only = ["b.5>a.3"] leaves no stitch from `a` to `b`; name others, or none for all"#;
+    assert_eq!(refused(&["b.5>a.3"]), none);
+}
+
+#[test]
 fn a_window_shares_layers_and_enters_only_where_there_is_a_cut() {
     let networks = [network("a", 4, &[2, 2]), network("b", 8, &[2, 2])];
     let blocks = cut(&networks, &StitchSpec { space: Space::V1, ..StitchSpec::default() });
