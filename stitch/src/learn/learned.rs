@@ -80,10 +80,11 @@ fn own_name(path: &str, segment: &str, node: usize) -> String {
     format!("{path}/{segment}/{node}/bias")
 }
 
-/// Gives a family the numbers of a file; own biases that the file lacks are dropped.
+/// Gives a family the numbers of a file; own biases that the file lacks are dropped, and a block of which it has nothing
+/// stays as the anchor's file has it.
 ///
 /// # Errors
-/// [`Error::Content`] naming the tensor that is missing, left over, of another shape or not finite, or saying that the
+/// [`Error::Content`] naming the tensor that is missing (of a stitch, or one of two), left over, of another shape or not finite, or saying that the
 /// file was learned with other anchors.
 pub fn read(path: &Path, stitched: &mut Stitched, anchors: u32) -> Result<(), Error> {
     let bad = |what: String| Error::Content { path: path.into(), what };
@@ -112,9 +113,15 @@ pub fn read(path: &Path, stitched: &mut Stitched, anchors: u32) -> Result<(), Er
             let [weights_name, bias_name] = names(&segment.name, node);
             let shape = weights.shape().to_vec();
             let missing = |name: &str| bad(format!("`{name}` is missing{again}"));
-            let values = take(&weights_name, &shape)?.ok_or_else(|| missing(&weights_name))?;
-            weights.iter_mut().zip(values).for_each(|(weight, value)| *weight = value);
-            *bias = take(&bias_name, &[bias.len()])?.ok_or_else(|| missing(&bias_name))?;
+            match (take(&weights_name, &shape)?, take(&bias_name, &[bias.len()])?) {
+                (Some(values), Some(found)) => {
+                    weights.iter_mut().zip(values).for_each(|(weight, value)| *weight = value);
+                    *bias = found;
+                }
+                (None, None) if segment.kind == Kind::Block => {}
+                (None, _) => return Err(missing(&weights_name)),
+                (_, None) => return Err(missing(&bias_name)),
+            }
         }
     }
     for found in &mut stitched.paths {

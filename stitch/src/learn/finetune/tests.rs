@@ -383,6 +383,29 @@ fn what_was_learned_is_read_back_and_meets_only_its_own_family() {
 }
 
 #[test]
+fn a_file_of_stitches_alone_leaves_the_anchors_as_they_are() {
+    let folder = std::env::temp_dir().join(format!("stitchnet-stitches-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let file = folder.join("learned.safetensors");
+    let family = trained(OPTIONS, 5).family().expect("a family");
+    let mut stitches = family.clone();
+    stitches.segments.retain(|segment| segment.kind == Kind::Stitch);
+    stitches.paths.clear();
+    learned::write(&file, &stitches, 77).expect("written");
+    let mut read = fitted();
+    learned::read(&file, &mut read, 77).expect("read");
+    assert_eq!(numbers(&read, Kind::Block), numbers(&fitted(), Kind::Block));
+    for (found, expected) in numbers(&read, Kind::Stitch).into_iter().zip(numbers(&family, Kind::Stitch)) {
+        assert!((found - expected).abs() <= expected.abs() / 1024.0 + 1e-7, "{found} {expected}");
+    }
+    stitches.segments.clear();
+    learned::write(&file, &stitches, 77).expect("written");
+    let error = learned::read(&file, &mut read, 77).expect_err("no stitches").to_string();
+    assert!(error.contains("/0/weights` is missing"), "{error}");
+    std::fs::remove_dir_all(&folder).expect("removed");
+}
+
+#[test]
 fn loss_is_zero_where_answers_agree_and_its_scale_is_the_divergence() {
     let answers = random(&[2, 5], 3);
     let goal = log_softmax(&(&answers / TEMPERATURE).expect("divided")).and_then(|logs| logs.exp()).expect("a goal");
