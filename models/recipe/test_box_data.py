@@ -78,31 +78,76 @@ def random_case(random):
     return detections, truths
 
 
-def test_average_precision_agrees_with_pycocotools(tmp_path):
+def judged(folder, detections, truths, classes: int):
+    """Average precisions by pycocotools: [classes, thresholds]."""
     coco = pytest.importorskip("pycocotools.coco")
     cocoeval = pytest.importorskip("pycocotools.cocoeval")
+    annotations, results = [], []
+    for image, (found, truth) in enumerate(zip(detections, truths), 1):
+        for box, label in zip(truth.boxes, truth.classes):
+            size = box[2:] - box[:2]
+            row = {"id": len(annotations) + 1, "image_id": image, "category_id": int(label) + 1, "iscrowd": 0}
+            annotations.append(row | {"bbox": [*box[:2], *size], "area": float(size.prod())})
+        for box, label, score in zip(found.boxes, found.classes, found.scores):
+            row = {"image_id": image, "category_id": int(label) + 1, "score": float(score)}
+            results.append(row | {"bbox": [*box[:2], *(box[2:] - box[:2])]})
+    content = {"images": [{"id": i + 1} for i in range(len(truths))], "annotations": annotations, "info": {}}
+    content["categories"] = [{"id": i + 1, "name": str(i)} for i in range(classes)]
+    (folder / "truth.json").write_text(json.dumps(content))
+    theirs = coco.COCO(folder / "truth.json")
+    judge = cocoeval.COCOeval(theirs, theirs.loadRes(results), "bbox")
+    judge.evaluate()
+    judge.accumulate()
+    # [thresholds, recall levels, classes, area ranges, detections at most]; -1 where there is no truth.
+    precision = judge.eval["precision"][:, :, :, 0, -1].mean(1).T
+    return np.where(precision < 0, np.nan, precision)
+
+
+def test_average_precision_agrees_with_pycocotools(tmp_path):
     for seed in range(4):
         detections, truths = random_case(np.random.default_rng(seed))
-        ours = average_precision(detections, truths, 3)
-        annotations, results = [], []
-        for image, (found, truth) in enumerate(zip(detections, truths), 1):
-            for box, label in zip(truth.boxes, truth.classes):
-                size = box[2:] - box[:2]
-                row = {"id": len(annotations) + 1, "image_id": image, "category_id": int(label) + 1, "iscrowd": 0}
-                annotations.append(row | {"bbox": [*box[:2], *size], "area": float(size.prod())})
-            for box, label, score in zip(found.boxes, found.classes, found.scores):
-                row = {"image_id": image, "category_id": int(label) + 1, "score": float(score)}
-                results.append(row | {"bbox": [*box[:2], *(box[2:] - box[:2])]})
-        content = {"images": [{"id": i + 1} for i in range(len(truths))], "annotations": annotations, "info": {}}
-        content["categories"] = [{"id": i + 1, "name": str(i)} for i in range(3)]
-        (tmp_path / "truth.json").write_text(json.dumps(content))
-        theirs = coco.COCO(tmp_path / "truth.json")
-        judge = cocoeval.COCOeval(theirs, theirs.loadRes(results), "bbox")
-        judge.evaluate()
-        judge.accumulate()
-        judge.summarize()
-        np.testing.assert_allclose(np.nanmean(ours), judge.stats[0], atol=1e-9)
-        np.testing.assert_allclose(np.nanmean(ours[:, 0]), judge.stats[1], atol=1e-9)
+        theirs = judged(tmp_path, detections, truths, 3)
+        np.testing.assert_allclose(average_precision(detections, truths, 3), theirs, atol=1e-9)
+
+
+def case_of_the_compiler():
+    """The pictures that the test of stitch/src/detection/average_precision.rs draws."""
+    state = 1
+
+    def below(bound: int) -> int:
+        nonlocal state
+        state = (state * 6_364_136_223_846_793_005 + 1_442_695_040_888_963_407) % 2**64
+        return (state >> 33) % bound
+
+    detections, truths = [], []
+    for _ in range(30):
+        found, truth = [], []
+        for _ in range(below(8)):
+            left, top, across, down = (below(bound) for bound in (100, 100, 60, 60))
+            label, corners = below(3), (left, top, left + 8 + across, top + 8 + down)
+            truth.append((*corners, label))
+            for _ in range(below(3)):
+                found.append((*(corner + below(9) - 4 for corner in corners), label, below(50)))
+        for _ in range(below(6)):
+            left, top, label = below(100), below(100), below(4)
+            found.append((left, top, left + 20, top + 20, label, below(40)))
+        found, truth = np.array(found, float).reshape(-1, 6), np.array(truth, float).reshape(-1, 5)
+        detections.append(Boxes(found[:, :4], found[:, 4].astype(int), found[:, 5]))
+        truths.append(Boxes(truth[:, :4], truth[:, 4].astype(int)))
+    return detections, truths
+
+
+def test_the_compiler_is_judged_by_these_numbers(tmp_path):
+    detections, truths = case_of_the_compiler()
+    ours = average_precision(detections, truths, 4)
+    np.testing.assert_allclose(ours, judged(tmp_path, detections, truths, 4), atol=1e-9)
+    expected = [
+        (0.211489753627, 0.097825729417, 0.000990099010),
+        (0.448041146104, 0.222155976362, 0),
+        (0.378656643136, 0.109253614875, 0),
+    ]
+    np.testing.assert_allclose(ours[:3, (0, 5, 9)], expected, atol=1e-9)
+    assert np.isnan(ours[3]).all()
 
 
 def test_perfect_and_absent_detections():
