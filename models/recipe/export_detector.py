@@ -6,14 +6,21 @@ What belongs to an anchor is in its ONNX file, what all configs share is in one 
 |---|---|
 | <anchor>.onnx | image -> `lateral8`, `lateral16`, `lateral32`, [1, 64, H, W] each; batch-norm folded |
 | head.safetensors | neck and head, tensors as in `docs/detector.md`; geometry and preprocessing in the metadata |
+| learned.safetensors | of a run with stitched configs: the stitches, as `stitchnet` reads what was learned |
+| family.toml | what `stitchnet compile` reads |
 | vectors.safetensors | with --vectors N: lateral maps of N pictures and what the float head makes of them |
 
 Left out: parallel stages but the first, and the relation block's class head unless it is the output. Folded: batch-norm,
 position tables into the norm's bias, the stage's embedding into the norm before it.
+
+Of a sparse head, head.safetensors also holds the range of every value, `range.<name>`: the least and the largest that
+`head_numpy.py` meets in --calibrate pictures of the training set, in all configs.
 """
 
 import argparse
 import json
+import os
+import zlib
 from dataclasses import asdict
 from pathlib import Path
 
@@ -23,10 +30,12 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+import head_numpy
 from box_data import BLOOD_CELLS, Pictures, read_coco
 from detector import MEAN, SIDE, STD, Detector, normalise
-from pyramid import ALONE, STRIDES
-from train_detector import load
+from pyramid import ALONE, ANCHORS, STRIDES, Config, key
+
+CALIBRATION = 64  # pictures
 
 
 class Laterals(nn.Module):
@@ -144,6 +153,98 @@ def head_tensors(net: Detector) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}
 
 
+def cut(name: str, config: Config) -> str:
+    """`small.3`: the cut of an anchor behind the block at which a config changes anchors. Cut 1 is the stem's output."""
+    return f"{name}.{1 + sum(ANCHORS[name].depths[: config.stage]) + config.block + 1}"
+
+
+def path_name(config: Config) -> str:
+    """`small` or `small.3>large.3`, as `stitchnet` calls it."""
+    if config.front == config.rear:
+        return config.front
+    return ">".join(cut(name, config) for name in (config.front, config.rear))
+
+
+def stitches(net: Detector, out: Path) -> None:
+    """learned.safetensors; goes with the ONNX files that lie in `out`."""
+    tensors = {}
+    for config in net.configs:
+        if config.front != config.rear:
+            module = net.family.stitches[key(config)]
+            # [outputs, rows, columns, inputs]
+            tensors[f"{path_name(config)}/0/weights"] = module.weight.detach().permute(0, 2, 3, 1).contiguous()
+            tensors[f"{path_name(config)}/0/bias"] = module.bias.detach().clone()
+    checksum = zlib.crc32(b"".join((out / f"{config.front}.onnx").read_bytes() for config in ALONE))
+    tensors["anchors"] = torch.tensor([checksum], dtype=torch.uint32)
+    save_file(tensors, out / "learned.safetensors")
+
+
+@torch.no_grad()
+def ranges(net: Detector, tensors: dict, metadata: dict, samples) -> dict[str, torch.Tensor]:
+    """Least and largest value of every step of a sparse head over pictures and configs.
+
+    A picture that asks for no patch gives the patches around its best anchors, so that what reads patches has ranges
+    whatever the pictures.
+    """
+    head = head_numpy.Head({name: tensor.double().numpy() for name, tensor in tensors.items()}, metadata)
+    pictures = Pictures(samples, SIDE)
+    for index in range(len(pictures)):
+        image = normalise(pictures.whole(index)[0][None])
+        for config in net.configs:
+            found = net.neck.lateral(net.family(image, config))
+            laterals = {stride: lateral[0].numpy() for stride, lateral in zip(STRIDES, found)}
+            head.run(laterals)
+            if net.probing and not head.seen["corners"]:
+                maps = head.neck({stride: lateral.astype(np.float64) for stride, lateral in laterals.items()})
+                anchors = head.base(maps)
+                best = anchors[np.argsort(-anchors[:, 4], kind="stable")[: net.geometry.patch_cap]]
+                head.probed(maps, head.patches(best, net.geometry.probe_strides[0]))
+    return {f"range.{name}": torch.tensor(extent, dtype=torch.float32) for name, extent in head.ranges.items()}
+
+
+def family(net: Detector, row: dict, data: Path, out: Path) -> str:
+    """family.toml; paths are relative to it."""
+    def coco(split: str) -> str:
+        return json.dumps(Path(os.path.relpath(data / f"{split}.json", out)).as_posix())
+
+    lines = [
+        f"# A detector with the head `{net.kind}`, {row['epochs']} epochs, seed {row['seed']}; written by models/recipe.",
+        f"name = {json.dumps(out.resolve().name)}",
+        f"labels = {json.dumps(row['classes'], ensure_ascii=False)}",
+        *("", "[input]", f"height = {SIDE}", f"width = {SIDE}", "channels = 3"),
+        *(f"mean = {list(MEAN)}", f"std = {list(STD)}"),
+        *("", "[data]", f"calibration = {coco('train')}", f"test = {coco('test')}"),
+    ]
+    trained = [path_name(config) for config in net.configs if config.front != config.rear]
+    # One stitch, from a block to the next one of the other anchor.
+    lines += ["", "[stitch]", 'space = "general"', "hops = 1", 'direction = "both"', "advancing = true"]
+    if trained:
+        lines += [f"only = {json.dumps(trained)}", 'learned = "learned.safetensors"']
+    lines += ["", "[detector]", 'head = "head.safetensors"']
+    for config in ALONE:
+        lines += ["", "[[anchor]]", f'name = "{config.front}"', f'file = "{config.front}.onnx"']
+    return "\n".join(lines) + "\n"
+
+
+def export(net: Detector, row: dict, data: Path, out: Path, calibrate: int = CALIBRATION) -> None:
+    """Everything that `stitchnet compile` reads. `row`: what training and scoring said."""
+    out.mkdir(parents=True, exist_ok=True)
+    for config in ALONE:
+        onnx(net, config, out)
+    if len(net.configs) > len(ALONE):
+        stitches(net, out)
+    metadata = {"head": net.kind, "geometry": asdict(net.geometry), "classes": row["classes"]}
+    metadata |= {"side": SIDE, "mean": MEAN, "std": STD}
+    if "test" in row:
+        metadata["float_ap50"] = {path_name(config): row["test"][config.name]["ap50"] for config in net.configs}
+    tensors = head_tensors(net)
+    if net.kind in head_numpy.KINDS:
+        tensors |= ranges(net, tensors, metadata, read_coco(data / "train.json")[1][:calibrate])
+    metadata = {name: json.dumps(value) for name, value in metadata.items()}
+    save_file(tensors, out / "head.safetensors", metadata)
+    (out / "family.toml").write_text(family(net, row, data, out))
+
+
 @torch.no_grad()
 def vectors(net: Detector, config, count: int, folder: Path) -> dict[str, torch.Tensor]:
     """Lateral maps, neck maps, and results of the first pictures of the validation set."""
@@ -167,16 +268,13 @@ def main() -> None:
     parser.add_argument("run")
     parser.add_argument("out", type=Path)
     parser.add_argument("--vectors", type=int, default=0)
+    parser.add_argument("--calibrate", type=int, default=CALIBRATION, help="pictures behind the ranges")
     parser.add_argument("--data", type=Path, default=BLOOD_CELLS)
     arguments = parser.parse_args()
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    from train_detector import load  # which exports what it has trained
+
     net, row = load(arguments.run)
-    for config in ALONE:
-        onnx(net, config, arguments.out)
-    metadata = {"head": net.kind, "geometry": asdict(net.geometry), "classes": row["classes"]}
-    metadata |= {"side": SIDE, "mean": MEAN, "std": STD}
-    metadata = {name: json.dumps(value) for name, value in metadata.items()}
-    save_file(head_tensors(net), arguments.out / "head.safetensors", metadata)
+    export(net, row, arguments.data, arguments.out, arguments.calibrate)
     if arguments.vectors:
         found = vectors(net, ALONE[0], arguments.vectors, arguments.data)
         save_file(found, arguments.out / "vectors.safetensors", {"config": ALONE[0].name})

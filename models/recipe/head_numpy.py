@@ -1,7 +1,7 @@
 """The sparse head from its exported file alone, step by step as `docs/detector.md` numbers them, one picture, NumPy.
 
 Written from that page, not from `asag.py`; a test compares the two. It is what an integer head is checked against: it
-keeps every intermediate result by name.
+keeps every intermediate result by name, and the range of each over all runs.
 """
 
 import json
@@ -11,6 +11,7 @@ import numpy as np
 from safetensors import safe_open
 
 TINY = 1e-7
+KINDS = ("generator", "asag", "asag-no-probing")
 
 
 def read(file):
@@ -38,29 +39,34 @@ def norm(x, axes=-1):
     return x / np.sqrt((x**2).mean(axes, keepdims=True) + 1e-5)
 
 
-def tap(map_, row: int, column: int):
-    """Column of channels, zero outside."""
-    inside = 0 <= row < map_.shape[1] and 0 <= column < map_.shape[2]
-    return map_[:, row, column] if inside else np.zeros(map_.shape[0])
-
-
-def bilinear(map_, x: float, y: float):
-    """At map coordinates with centres on whole numbers; zero outside."""
-    column, row = math.floor(x), math.floor(y)
+def bilinear(map_, x, y):
+    """[C, H, W] at map coordinates [...], centres on whole numbers -> [C, ...]; zero outside."""
+    height, width = map_.shape[1:]
+    x, y = np.clip(x, -2, width + 1), np.clip(y, -2, height + 1)
+    column, row = np.floor(x).astype(int), np.floor(y).astype(int)
     out = 0
     for i, down in ((row, row + 1 - y), (row + 1, y - row)):
         for j, across in ((column, column + 1 - x), (column + 1, x - column)):
-            out = out + down * across * tap(map_, i, j)
+            inside = (i >= 0) & (i < height) & (j >= 0) & (j < width)
+            out = out + down * across * inside * map_[:, np.where(inside, i, 0), np.where(inside, j, 0)]
     return out
 
 
 class Head:
-    """Kinds generator, asag and asag-no-probing. `run(laterals)` -> logits [N, K], boxes [N, 4]."""
+    """A head of one of KINDS. `run(laterals)` -> logits [N, K], boxes [N, 4]."""
 
     def __init__(self, tensors, metadata):
         self.t, self.g, self.kind, self.side = tensors, metadata["geometry"], metadata["head"], metadata["side"]
         self.strides = self.g["strides"]
-        self.seen = {}
+        self.seen = {}  # the last value of each name
+        self.ranges = {}  # least and largest value of each name since the head was made
+
+    def note(self, name: str, x):
+        """Keeps a value that an integer head has too; returns it."""
+        self.seen[name] = x
+        low, high = self.ranges.get(name, (np.inf, -np.inf))
+        self.ranges[name] = (min(low, float(np.min(x))), max(high, float(np.max(x))))
+        return x
 
     def linear(self, name: str, x):
         return x @ self.t[f"{name}.weight"].T + self.t.get(f"{name}.bias", 0)
@@ -71,9 +77,14 @@ class Head:
     def layers(self, name: str, x, count: int):
         """Linear layers with ReLU between them, and a norm before it where there is one."""
         for index in range(count):
-            x = self.linear(f"{name}.{index}", x)
-            if index + 1 < count:
-                x = relu(self.normed(f"{name}.{index}.norm", x) if f"{name}.{index}.norm.weight" in self.t else x)
+            layer = f"{name}.{index}"
+            noted = layer.removeprefix("generator.")
+            x = self.linear(layer, x)
+            if f"{layer}.norm.weight" in self.t:
+                self.note(noted, x)
+                x = self.note(f"{noted}.norm", relu(self.normed(f"{layer}.norm", x)))
+            else:
+                x = self.note(noted, relu(x) if index + 1 < count else x)
         return x
 
     def convolve(self, name: str, map_, stride=1, padding=1, dilation=1):
@@ -99,27 +110,33 @@ class Head:
         """Steps 1 and 2: {stride: [64, H, W]} -> the same."""
         sums = dict(laterals)
         for fine, coarse in ((16, 32), (8, 16)):
-            sums[fine] = sums[fine] + sums[coarse].repeat(2, 1).repeat(2, 2)
-        return {s: self.pointwise(f"neck.smooth{s}.1", self.convolve(f"neck.smooth{s}.0", sums[s])) for s in sums}
+            sums[fine] = self.note(f"sum{fine}", sums[fine] + sums[coarse].repeat(2, 1).repeat(2, 2))
+        maps = {}
+        for stride, sum_ in sums.items():
+            name = f"smooth{stride}"
+            middle = self.note(f"{name}.0", self.convolve(f"neck.{name}.0", sum_))
+            maps[stride] = self.note(f"{name}.1", self.pointwise(f"neck.{name}.1", middle))
+        return maps
 
     def predictions(self, patch, stride: int, mlp: str):
         """Steps 6 and 7: a patch [8, 5, 5] -> [A, 5]."""
         cells = patch.reshape(patch.shape[0], -1).T
         tokens = norm(cells, (0, 1)) * self.t[f"generator.norm{stride}.weight"] + self.t[f"generator.norm{stride}.bias"]
-        return self.layers(f"generator.{mlp}", tokens.ravel(), 3).reshape(-1, 5)
+        return self.layers(f"generator.{mlp}", self.note(f"norm{stride}", tokens).ravel(), 3).reshape(-1, 5)
 
     def base(self, maps):
         """Steps 3 to 9: anchors [40, 5]."""
         stride, p = self.g["base_stride"], self.g["patch"]
-        squeezed = relu(self.pointwise(f"generator.compress{stride}.0", maps[stride]))
-        squeezed = self.convolve(f"generator.compress{stride}.1", squeezed)
+        name = f"compress{stride}"
+        squeezed = self.note(f"{name}.0", relu(self.pointwise(f"generator.{name}.0", maps[stride])))
+        squeezed = self.note(f"{name}.1", self.convolve(f"generator.{name}.1", squeezed))
         anchors = []
         for i in (0, 1):
             for j in (0, 1):
                 raw = self.predictions(squeezed[:, i * p : i * p + p, j * p : j * p + p], stride, "base")
                 corner = np.array((j, i, 0, 0)) / 2
                 anchors.append(np.column_stack((self.side * (sigmoid(raw[:, :4]) / 2 + corner), raw[:, 4])))
-        whole = self.convolve("generator.whole", relu(squeezed), 2, 2, 2)
+        whole = self.note("whole", self.convolve("generator.whole", relu(squeezed), 2, 2, 2))
         raw = self.predictions(whole, stride, "base")
         anchors.append(np.column_stack((self.side * sigmoid(raw[:, :4]), raw[:, 4])))
         return self.invalid(np.concatenate(anchors))
@@ -138,7 +155,19 @@ class Head:
                 row, column = v + i - 1, u + j - 1
                 if 0 <= row < map_.shape[1] and 0 <= column < map_.shape[2]:
                     rim[:, i, j] = relu(self.linear("generator.compress8.0", map_[:, row, column]))
-        return self.convolve("generator.compress8.1", rim, padding=0)
+        self.note("compress8.0", rim)
+        return self.note("compress8.1", self.convolve("generator.compress8.1", rim, padding=0))
+
+    def probed(self, maps, corners):
+        """Steps 12 to 14: anchors [5M, 5] of patches."""
+        stride, p = 8, self.g["patch"]
+        parts = [np.zeros((0, 5))]
+        for u, v in corners:
+            raw = self.predictions(self.window(maps[stride], u, v), stride, "probe")
+            boxes = stride * (p * sigmoid(raw[:, :4]) + np.array((u, v, 0, 0)))
+            outside = (boxes[:, :2] >= self.side).any(1)
+            parts.append(self.invalid(np.column_stack((boxes, np.where(outside, -np.inf, raw[:, 4])))))
+        return np.concatenate(parts)
 
     def anchors(self, maps):
         """Steps 3 to 15: boxes [N, 4]."""
@@ -146,20 +175,14 @@ class Head:
         base = self.base(maps)
         score = base[:, 4]
         chosen = np.zeros(len(base), bool)
-        fresh = np.zeros((0, 5))
         stride, p = 8, g["patch"]
+        corners = []
         if self.kind != "asag-no-probing":
             chosen = (score > logit(g["probe_low"])) & (score < logit(g["probe_high"]))
             chosen &= (base[:, 2:4] < p * stride / 2).all(1)
             corners = self.patches(base[chosen], stride)
-            self.seen["corners"] = corners
-            parts = []
-            for u, v in corners:
-                raw = self.predictions(self.window(maps[stride], u, v), stride, "probe")
-                boxes = stride * (p * sigmoid(raw[:, :4]) + np.array((u, v, 0, 0)))
-                outside = (boxes[:, :2] >= self.side).any(1)
-                parts.append(self.invalid(np.column_stack((boxes, np.where(outside, -np.inf, raw[:, 4])))))
-            fresh = np.concatenate(parts) if parts else fresh
+        self.seen["corners"] = corners
+        fresh = self.probed(maps, corners)
         rest = base[(score > logit(g["keep"])) & ~chosen]
         if len(rest) < g["min_anchors"]:
             rest = base[np.argsort(-score, kind="stable")[: g["min_anchors"]]]
@@ -189,13 +212,10 @@ class Head:
         height, width = map_.shape[1:]
         low = (box[:2] - box[2:] / 2) / stride
         size = np.maximum(box[2:] / stride, 1)
-        out = np.zeros((map_.shape[0], bins, bins))
-        for i in range(bins):
-            for j in range(bins):
-                x, y = low + size * (np.array((j, i)) + 0.5) / bins
-                if -1 <= x <= width and -1 <= y <= height:
-                    out[:, i, j] = bilinear(map_, min(max(x, 0), width - 1), min(max(y, 0), height - 1))
-        return out
+        x, y = (low[:, None] + size[:, None] * (np.arange(bins) + 0.5) / bins)
+        x, y = np.meshgrid(x, y)
+        inside = (x >= -1) & (x <= width) & (y >= -1) & (y <= height)
+        return inside * bilinear(map_, x.clip(0, width - 1), y.clip(0, height - 1))
 
     def code(self, state):
         """Step 18."""
@@ -204,11 +224,13 @@ class Head:
         angles = (state / (unit, unit, 1, 1))[..., None] / 10000 ** (2 * (np.arange(features) // 2) / features)
         return np.where(np.arange(features) % 2 == 0, np.sin(angles), np.cos(angles)).reshape(len(state), -1)
 
-    def attend(self, name: str, x, boxes):
-        """Step 19."""
+    def attend(self, name: str, content, state, boxes):
+        """Steps 18 and 19 and the sum and norm behind them."""
+        x = self.note(f"{name}.sum", content + self.code(state))
         heads = self.g["heads"]
         width = x.shape[1] // heads
-        q, k, v = self.linear(f"{name}.attention.qkv", x).reshape(len(x), 3, heads, width).transpose(1, 2, 0, 3)
+        qkv = self.linear(f"{name}.attention.qkv", x).reshape(len(x), 3, heads, width).transpose(1, 2, 0, 3)
+        q, k, v = (self.note(f"{name}.{part}", values) for part, values in zip("qkv", qkv))
         low, high = boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2
         common = np.minimum(high[:, None], high) - np.maximum(low[:, None], low)
         iof = relu(common).prod(-1) / np.maximum(boxes[:, 2:].prod(-1), 1e-6)[:, None]
@@ -216,7 +238,13 @@ class Head:
         logits = logits + self.t[f"{name}.tau"][:, None, None] * np.log(iof + TINY)
         weights = np.exp(logits - logits.max(-1, keepdims=True))
         weights /= weights.sum(-1, keepdims=True)
-        return self.linear(f"{name}.attention.out", (weights @ v).transpose(1, 0, 2).reshape(len(x), -1))
+        mean = self.note(f"{name}.attention", (weights @ v).transpose(1, 0, 2).reshape(len(x), -1))
+        out = self.note(f"{name}.attention.out", self.linear(f"{name}.attention.out", mean))
+        return self.joined(f"{name}.attention", x, out)
+
+    def joined(self, name: str, x, y):
+        """norm(x + y)."""
+        return self.note(f"{name}_norm", self.normed(f"{name}_norm", self.note(f"{name}_sum", x + y)))
 
     def refined(self, name: str, state, content):
         """Step 21."""
@@ -225,52 +253,53 @@ class Head:
         return np.concatenate((state[:, :2] + delta[:, :2] * side, state[:, 2:] + delta[:, 2:]), 1)
 
     def mixed(self, maps, content, state):
-        """Steps 23 to 26 before the sum with the content."""
+        """Steps 23 to 26."""
         g = self.g
         groups, inside, outside = g["groups"], g["points_in"], g["points_out"]
         width = g["channels"] // groups
-        offsets = self.linear("stage.offsets", content).reshape(-1, groups, inside, 3)
-        matrices = self.linear("stage.mixing.generator", content).reshape(len(content), groups, -1)
+        offsets = self.note("stage.offsets", self.linear("stage.offsets", content)).reshape(-1, groups, inside, 3)
+        matrices = self.note("stage.matrices", self.linear("stage.mixing.generator", content))
+        matrices = matrices.reshape(len(content), groups, -1)
         levels = np.log2(np.array(self.strides) / 4)
         rows = []
         for n, (x, y, z, r) in enumerate(state):
             parts = []
             for group in range(groups):
+                dx, dy, dz = offsets[n, group].T
+                weights = np.exp(-((z + dz - levels[:, None]) ** 2) / 2)
+                weights /= weights.sum(0)
+                px, py = x + dx * 2 ** (z - r), y + dy * 2 ** (z + r)
                 sampled = np.zeros((inside, width))
-                for point, (dx, dy, dz) in enumerate(offsets[n, group]):
-                    weights = np.exp(-((z + dz - levels) ** 2) / 2)
-                    weights /= weights.sum()
-                    px, py = x + dx * 2 ** (z - r), y + dy * 2 ** (z + r)
-                    for stride, weight in zip(self.strides, weights):
-                        map_ = maps[stride][group * width : (group + 1) * width]
-                        sampled[point] += weight * bilinear(map_, 4 * px / stride - 0.5, 4 * py / stride - 0.5)
+                for stride, weight in zip(self.strides, weights):
+                    map_ = maps[stride][group * width : (group + 1) * width]
+                    sampled += (weight * bilinear(map_, 4 * px / stride - 0.5, 4 * py / stride - 0.5)).T
+                self.note("stage.samples", sampled)
                 channel, spatial = np.split(matrices[n, group], [width**2])
                 sampled = relu(norm(sampled @ channel.reshape(width, width), (0, 1)))
                 parts.append(relu(norm(spatial.reshape(outside, inside) @ sampled, (0, 1))).ravel())
             rows.append(np.concatenate(parts))
-        return self.linear("stage.mixing.out", np.array(rows))
+        out = self.linear("stage.mixing.out", self.note("stage.mixed", np.array(rows)))
+        return self.joined("stage.mixing", content, self.note("stage.mixing.out", out))
 
     def run(self, laterals):
         """Laterals {stride: [64, H, W]} -> logits [N, K], boxes [N, 4]; steps 1 to 28."""
         maps = self.neck({stride: map_.astype(np.float64) for stride, map_ in laterals.items()})
         boxes = self.anchors(maps)
         self.seen["anchors"] = boxes
-        pooled = np.stack([self.pooled(maps, box) for box in boxes]).reshape(len(boxes), -1)
-        content = self.normed("relation.content_norm", self.linear("relation.content", pooled))
+        pooled = self.note("pooled", np.stack([self.pooled(maps, box) for box in boxes])).reshape(len(boxes), -1)
+        content = self.note("relation.content", self.linear("relation.content", pooled))
+        content = self.note("relation.content_norm", self.normed("relation.content_norm", content))
         w, h = boxes[:, 2] / 4, boxes[:, 3] / 4
         scale, ratio = np.log2(w * h + TINY) / 2, np.log2(h / (w + TINY) + TINY) / 2
         state = np.column_stack((boxes[:, 0] / 4, boxes[:, 1] / 4, scale, ratio))
-        content = content + self.code(state)
-        content = self.normed("relation.attention_norm", content + self.attend("relation", content, boxes))
-        content = self.normed("relation.ffn_norm", content + self.layers("relation.ffn", content, 2))
+        content = self.attend("relation", content, state, boxes)
+        content = self.joined("relation.ffn", content, self.layers("relation.ffn", content, 2))
         state = self.refined("relation", state, content)
         self.seen["proposals"] = self.boxes(state)
         if self.kind == "generator":
             return self.layers("relation.classes", content, 2), self.boxes(state)
-        content = content + self.code(state)
-        content = self.normed("stage.attention_norm", content + self.attend("stage", content, self.boxes(state)))
-        content = self.normed("stage.mixing_norm", content + self.mixed(maps, content, state))
-        content = self.normed("stage.ffn_norm", content + self.layers("stage.ffn", content, 2))
+        content = self.mixed(maps, self.attend("stage", content, state, self.boxes(state)), state)
+        content = self.joined("stage.ffn", content, self.layers("stage.ffn", content, 2))
         return self.layers("stage.classes", content, 2), self.boxes(self.refined("stage", state, content))
 
     @staticmethod

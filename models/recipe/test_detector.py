@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+import head_numpy
 import train_detector
 from box_data import sample, write_coco
 
@@ -126,7 +127,7 @@ def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(tmp_path, monke
     monkeypatch.setattr(train_detector, "RUNS", tmp_path / "runs")
     monkeypatch.setattr(train_detector, "EVERY", 1)
     row = dict(head="asag", epochs=3, batch=2, lr=1e-3, weight_decay=0.05, clip=5.0, average=0.9, untrusted=0.3)
-    row |= dict(stitched=False, device="cpu", seed=1, data=tmp_path, command="train")
+    row |= dict(stitched=False, device="cpu", seed=1, data=tmp_path, command="train", export=None)
     train_detector.train(Namespace(**row, run="straight"))
     step, calls = Detector.loss, []
 
@@ -140,11 +141,12 @@ def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(tmp_path, monke
         patch.setattr(Detector, "loss", failing)
         with pytest.raises(KeyboardInterrupt):
             train_detector.train(Namespace(**row, run="broken"))
+    row["export"] = tmp_path / "family"
     train_detector.train(Namespace(**row, run="broken"))
     straight, broken = (train_detector.load(run)[0].state_dict() for run in ("straight", "broken"))
     assert all(torch.equal(straight[name], broken[name]) for name in straight)
-    train_detector.score(Namespace(run="broken", data=tmp_path))
     train_detector.table(Namespace())
+    assert "float_ap50" in head_numpy.read(row["export"] / "head.safetensors")[1]
 
 
 def test_the_rate_rises_then_falls():

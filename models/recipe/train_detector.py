@@ -7,7 +7,8 @@ it.
 Nothing is selected: the averaged weights of the last step are scored. `val` and `test` are never trained on.
 
 Own boxes: a folder with train.json, val.json and test.json in COCO form (`box_data.py voc` makes them from VOC), named
-with --data. Names of the classes come from train.json.
+with --data. Names of the classes come from train.json. With --export DIR, `train` also scores and writes what
+`stitchnet compile DIR/family.toml` reads.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from box_data import BLOOD_CELLS, Pictures, read_coco
 from boxes import to_corners
 from detector import BLOOD, HEADS, SIDE, Detector, normalise
 from detector_cost import cost
+from export_detector import export
 from pyramid import ALONE, STITCHED
 
 RUNS = data.CACHE / "runs"
@@ -129,11 +131,14 @@ def train(arguments) -> None:
             print(f"{run} step {step + 1}/{total} {values} minutes left {left / 60:.1f}", flush=True)
             shown = {}
 
-    row = {key: value for key, value in vars(arguments).items() if key not in ("command", "data", "run", "device")}
+    row = {key: value for key, value in vars(arguments).items() if key not in ("command", "data", "run", "device", "export")}
     row |= {"steps": total, "minutes": round((spent + time.time() - started) / 60, 1), "classes": names}
     (RUNS / f"detect-{run}.json").write_text(json.dumps(row, indent=1) + "\n")
     final = average.module.state_dict()
     torch.save({name: tensor.cpu() for name, tensor in final.items()}, RUNS / f"detect-{run}.final.pt")
+    if arguments.export:
+        score(argparse.Namespace(run=run, data=arguments.data))
+        export(*load(run), arguments.data, arguments.export)
 
 
 def load(run: str) -> tuple[Detector, dict]:
@@ -222,6 +227,7 @@ def main() -> None:
     one.add_argument("--threads", type=int, default=1)
     one.add_argument("--device", default="cpu", help="cpu or cuda")
     one.add_argument("--seed", type=int, default=1)
+    one.add_argument("--export", type=Path, help="folder for what `stitchnet compile` reads")
     one.add_argument("--run", help="name of the checkpoint, default: the head")
     one.set_defaults(do=train)
     two = commands.add_parser("score", help="average precision of a trained run on val and test")
