@@ -12,7 +12,7 @@ use crate::softmax;
 /// Leaf functions of one instruction set. A value of such a type proves that the CPU has it, so the leaves are
 /// safe to call. Slices of one call have one length, a multiple of 4.
 pub trait Isa: Copy {
-    /// `scalar`, `avx2`, `vnni`, `dsp`, `mve`.
+    /// `scalar`, `avx2`, `vnni`, `neon`, `i8mm`, `dsp`, `mve`.
     const NAME: &'static str;
 
     /// Runs `body` compiled for this instruction set.
@@ -103,6 +103,10 @@ pub enum Level {
     Avx2,
     /// x86-64 with AVX-VNNI.
     Vnni,
+    /// AArch64 with dot products.
+    Neon,
+    /// AArch64 with dot products and matrix products.
+    I8mm,
     /// Armv7E-M with DSP instructions.
     Dsp,
     /// Armv8.1-M with integer vectors.
@@ -112,12 +116,17 @@ pub enum Level {
 impl Level {
     /// Those that this CPU has, slowest first.
     pub fn available() -> impl Iterator<Item = Self> {
-        [Self::Scalar, Self::Avx2, Self::Vnni, Self::Dsp, Self::Mve].into_iter().filter(|level| match level {
+        let all = [Self::Scalar, Self::Avx2, Self::Vnni, Self::Neon, Self::I8mm, Self::Dsp, Self::Mve];
+        all.into_iter().filter(|level| match level {
             Self::Scalar => true,
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => arch::Avx2::new().is_some(),
             #[cfg(target_arch = "x86_64")]
             Self::Vnni => arch::Vnni::new().is_some(),
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => arch::Neon::new().is_some(),
+            #[cfg(target_arch = "aarch64")]
+            Self::I8mm => arch::I8mm::new().is_some(),
             #[cfg(all(target_arch = "arm", feature = "dsp"))]
             Self::Dsp => true,
             #[cfg(all(target_arch = "arm", feature = "mve"))]
@@ -140,6 +149,8 @@ impl Level {
             Self::Scalar => arch::Scalar::NAME,
             Self::Avx2 => "avx2",
             Self::Vnni => "vnni",
+            Self::Neon => "neon",
+            Self::I8mm => "i8mm",
             Self::Dsp => "dsp",
             Self::Mve => "mve",
         }
@@ -166,7 +177,21 @@ macro_rules! with_isa {
                 }
                 _ => {}
             }
-            #[cfg(not(target_arch = "x86_64"))]
+            #[cfg(target_arch = "aarch64")]
+            match $level {
+                $crate::Level::I8mm => {
+                    if let Some($isa) = $crate::arch::I8mm::new() {
+                        break 'chosen $body;
+                    }
+                }
+                $crate::Level::Neon => {
+                    if let Some($isa) = $crate::arch::Neon::new() {
+                        break 'chosen $body;
+                    }
+                }
+                _ => {}
+            }
+            #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
             let _ = $level;
             let $isa = $crate::arch::Scalar;
             $body

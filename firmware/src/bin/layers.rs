@@ -28,43 +28,6 @@ fn compare(memory: &mut cases::Memory) -> bool {
     failures == 0
 }
 
-/// A line per layer: `layer|group|name|work|peer|instructions|times in each model`; whether outputs are right.
-fn measure(clock: &Clock, memory: &mut layers::Memory) -> bool {
-    let mut passed = true;
-    let core = layers::CORES.iter().position(|&name| name == Kernels::NAME).unwrap_or_default();
-    for layer in &layers::LAYERS {
-        let group = defmt::Debug2Format(&layer.group);
-        match layers::run(Kernels, layer, memory, |work| clock.ticks(work).0) {
-            Ok((instructions, hash)) if hash == layer.expected => {
-                let [first, second, third] = layer.times;
-                defmt::info!(
-                    "layer|{}|{=str}|{}|{}|{}|{}|{}|{}",
-                    group,
-                    layer.name,
-                    layer.work(),
-                    layer.peer[core],
-                    instructions,
-                    first,
-                    second,
-                    third
-                );
-            }
-            Ok((_, hash)) => {
-                defmt::error!("{=str}: output {:#010x}, not {:#010x}", layer.name, hash, layer.expected);
-                passed = false;
-            }
-            Err(failure) => {
-                defmt::error!("{=str}: {}", layer.name, defmt::Debug2Format(&failure));
-                passed = false;
-            }
-        }
-    }
-    for (name, peer) in layers::MODELS {
-        defmt::info!("model|{=str}|{}", name, peer[core]);
-    }
-    passed
-}
-
 #[entry]
 fn main() -> ! {
     static mut CASES: cases::Memory = cases::Memory::new();
@@ -72,7 +35,11 @@ fn main() -> ! {
     let Some(peripherals) = cortex_m::Peripherals::take() else { exit(false) };
     let clock = Clock::start(peripherals);
     defmt::info!("kernels: {=str}", Kernels::NAME);
-    let passed = [compare(CASES), measure(&clock, LAYERS), stack_holds()];
+    let compared = compare(CASES);
+    let measured = layers::report(Kernels, layers::LAYERS.iter(), LAYERS, |work| clock.ticks(work).0, &mut |line| {
+        defmt::info!("{}", defmt::Display2Format(&line))
+    });
+    let passed = [compared, measured, stack_holds()];
     defmt::info!("{=str}", if passed == [true; 3] { "passed" } else { "FAILED" });
     exit(passed == [true; 3])
 }

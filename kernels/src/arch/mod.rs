@@ -5,8 +5,12 @@ mod avx2;
 mod bytes;
 #[cfg(all(target_arch = "arm", feature = "dsp"))]
 mod dsp;
+#[cfg(target_arch = "aarch64")]
+mod i8mm;
 #[cfg(all(target_arch = "arm", feature = "mve"))]
 mod mve;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod scalar;
 #[cfg(target_arch = "x86_64")]
 mod vnni;
@@ -16,8 +20,12 @@ pub use avx2::Avx2;
 pub(crate) use bytes::{signed, unsigned};
 #[cfg(all(target_arch = "arm", feature = "dsp"))]
 pub use dsp::Dsp;
+#[cfg(target_arch = "aarch64")]
+pub use i8mm::I8mm;
 #[cfg(all(target_arch = "arm", feature = "mve"))]
 pub use mve::Mve;
+#[cfg(target_arch = "aarch64")]
+pub use neon::Neon;
 pub use scalar::Scalar;
 #[cfg(target_arch = "x86_64")]
 pub use vnni::Vnni;

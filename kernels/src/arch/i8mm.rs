@@ -1,0 +1,56 @@
+//! AArch64 with dot products and matrix products of bytes (Armv8.6-A and later): SMMLA multiplies two windows with two rows of
+//! weights, 32 products an instruction. What has no tile here is what a core with dot products has.
+#![allow(unsafe_code)]
+
+use super::neon::{self, Neon};
+use crate::attention::{ROWS, Rows};
+use crate::conv::Conv;
+use crate::isa::Isa;
+
+/// A CPU with the matrix products of bytes, and the dot products with them.
+#[derive(Clone, Copy, Debug)]
+pub struct I8mm(Neon);
+
+impl I8mm {
+    /// A proof that the CPU has SMMLA and SDOT, if it has.
+    #[must_use]
+    pub fn new() -> Option<Self> {
+        let neon = Neon::new()?;
+        neon::has_matrix_product().then_some(Self(neon))
+    }
+}
+
+impl Isa for I8mm {
+    const NAME: &'static str = "i8mm";
+
+    #[inline(always)]
+    fn enter<R>(self, body: impl FnOnce() -> R) -> R {
+        self.0.enter(body)
+    }
+
+    #[inline(always)]
+    fn conv(self, op: &Conv<'_>, input: &[i8], output: &mut [i8], scratch: &mut [i8]) -> bool {
+        // SAFETY: `self` proves SMMLA and SDOT. Rows that are no whole eight bytes are left to SDOT.
+        unsafe { neon::matrix_conv(op, input, output, scratch) || self.0.conv(op, input, output, scratch) }
+    }
+
+    #[inline(always)]
+    fn depthwise(self, op: &Conv<'_>, input: &[i8], output: &mut [i8]) -> bool {
+        self.0.depthwise(op, input, output)
+    }
+
+    #[inline(always)]
+    fn mix(self, weights: [&[[i8; 2]]; ROWS], values: &Rows<'_>, channel: usize) -> [[i32; 16]; ROWS] {
+        self.0.mix(weights, values, channel)
+    }
+
+    #[inline(always)]
+    fn dot_2x4(self, rows: [&[i8]; 2], weights: [&[u8]; 4]) -> [[i32; 4]; 2] {
+        self.0.dot_2x4(rows, weights)
+    }
+
+    #[inline(always)]
+    fn dot(self, row: &[i8], weights: &[u8]) -> i32 {
+        self.0.dot(row, weights)
+    }
+}

@@ -1,0 +1,88 @@
+//! AArch64 with dot products (Armv8.2-A and later): SDOT adds 16 products of bytes to four sums of 32 bits, exactly.
+//!
+//! Stable Rust has no intrinsics for SDOT and SMMLA yet; two lines of assembly stand for them, the rest are intrinsics.
+//! A core without dot products, such as a Cortex-A53 or A72, runs the portable bodies.
+#![allow(unsafe_code)]
+
+mod attention;
+mod conv;
+mod dense;
+mod depthwise;
+mod features;
+mod matrix;
+mod product;
+mod rescale;
+mod windows;
+
+use crate::attention::{ROWS, Rows};
+use crate::conv::Conv;
+use crate::isa::Isa;
+
+pub(super) use features::has_matrix_product;
+
+/// A CPU with the dot products of bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Neon(());
+
+impl Neon {
+    /// A proof that the CPU has SDOT, if it has.
+    #[must_use]
+    pub fn new() -> Option<Self> {
+        features::has_dot_product().then_some(Self(()))
+    }
+}
+
+/// [`Isa::conv`] with matrix products.
+///
+/// # Safety
+/// The CPU has SMMLA and SDOT.
+#[inline]
+pub(super) unsafe fn matrix_conv(op: &Conv<'_>, input: &[i8], output: &mut [i8], scratch: &mut [i8]) -> bool {
+    // SAFETY: SMMLA is what these tiles need.
+    unsafe { conv::conv::<8>([matrix::tile::<2>, matrix::tile::<4>], op, input, output, scratch) }
+}
+
+#[target_feature(enable = "dotprod")]
+fn with_dot_product<R>(body: impl FnOnce() -> R) -> R {
+    body()
+}
+
+impl Isa for Neon {
+    const NAME: &'static str = "neon";
+
+    #[inline(always)]
+    fn enter<R>(self, body: impl FnOnce() -> R) -> R {
+        // SAFETY: `self` proves SDOT.
+        unsafe { with_dot_product(body) }
+    }
+
+    #[inline(always)]
+    fn conv(self, op: &Conv<'_>, input: &[i8], output: &mut [i8], scratch: &mut [i8]) -> bool {
+        // SAFETY: `self` proves SDOT, which is what these tiles need.
+        unsafe { conv::conv::<4>([product::tile::<1>, product::tile::<2>], op, input, output, scratch) }
+    }
+
+    #[inline(always)]
+    fn depthwise(self, op: &Conv<'_>, input: &[i8], output: &mut [i8]) -> bool {
+        // SAFETY: `self` proves SDOT.
+        unsafe { depthwise::depthwise(op, input, output) }
+    }
+
+    #[inline(always)]
+    fn mix(self, weights: [&[[i8; 2]]; ROWS], values: &Rows<'_>, channel: usize) -> [[i32; 16]; ROWS] {
+        // SAFETY: `self` proves NEON.
+        unsafe { attention::mix(weights, values, channel) }
+    }
+
+    #[inline(always)]
+    fn dot_2x4(self, rows: [&[i8]; 2], weights: [&[u8]; 4]) -> [[i32; 4]; 2] {
+        // SAFETY: `self` proves SDOT.
+        unsafe { product::dot_2x4(rows, weights) }
+    }
+
+    #[inline(always)]
+    fn dot(self, row: &[i8], weights: &[u8]) -> i32 {
+        // SAFETY: `self` proves SDOT.
+        unsafe { product::dot(row, weights) }
+    }
+}
