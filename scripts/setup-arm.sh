@@ -1,11 +1,14 @@
 #!/usr/bin/env bash
-# Brings the Cortex-M targets and QEMU; asks nothing, and a second run only looks. Where rustup cannot reach its
+# Brings the Cortex-M and AArch64 targets and QEMU; asks nothing, and a second run only looks. Where rustup cannot reach its
 # server, Debian's copy of the standard library's source is compiled for exactly this compiler (about 2 minutes a target).
+# With `linux` also what `cargo xtask arm-linux` needs: AArch64 Linux with std, a linker, QEMU for programs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# Cortex-M4 and M7; Cortex-M55, for which Rust has no target with vectors: `-C target-cpu` adds them.
-TARGETS="thumbv7em-none-eabihf thumbv8m.main-none-eabihf"
+# Cortex-M4 and M7; Cortex-M55, for which Rust has no target with vectors: `-C target-cpu` adds them; AArch64.
+TARGETS="thumbv7em-none-eabihf thumbv8m.main-none-eabihf aarch64-unknown-none"
+LINUX=aarch64-unknown-linux-gnu
+[ "${1:-}" != linux ] || TARGETS="$TARGETS $LINUX"
 # Debian's package of the source of a Rust release: version and SHA-256 (rust-toolchain.toml says which release).
 SOURCE_OF=1.95.0
 SOURCE_PACKAGE=1.95.0+dfsg1-2
@@ -34,18 +37,18 @@ qemu_major() {
   { qemu-system-arm --version 2>/dev/null || true; } | sed -n '1s/^QEMU emulator version \([0-9]*\).*/\1/p' | grep . || echo 0
 }
 
+# Packages from where the numbers were measured with: QEMU 10.0 of the backports; any release with `-icount` will do.
 install_qemu() {
-  debian || die "install QEMU for Arm (qemu-system-arm), 8.0 or later, with your package manager; then run this again"
-  say "installing qemu-system-arm"
+  debian || die "install QEMU for Arm ($*), 8.0 or later, with your package manager; then run this again"
+  say "installing $*"
   apt update || die "apt failed; see $CACHE/apt.log"
-  # Any release with `-icount` will do; 10.0 of the backports is the one the numbers were measured with.
   if . /etc/os-release && [ "${VERSION_CODENAME:-}" = bookworm ]; then
     echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $(mirror) bookworm-backports main" |
       root tee /etc/apt/sources.list.d/stitchnet-backports.list >/dev/null
     apt update
-    apt install --no-install-recommends -t bookworm-backports qemu-system-arm
+    apt install --no-install-recommends -t bookworm-backports "$@"
   else
-    apt install --no-install-recommends qemu-system-arm
+    apt install --no-install-recommends "$@"
   fi || die "apt failed; see $CACHE/apt.log"
 }
 
@@ -93,8 +96,16 @@ build_targets() {
     cd "$work/library"
     export RUSTC RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$work/target CARGO_PROFILE_DIST_DEBUG=0
     export RUSTFLAGS="-Zforce-unstable-if-unmarked --remap-path-prefix=$work/library=/rustc/$commit/library"
-    "$(dirname "$RUSTC")/cargo" build -q --locked --profile dist -p alloc --features compiler-builtins-mem \
-      $(printf -- '--target %s ' "$@")
+    export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
+    for target; do
+      if [ "$target" = $LINUX ]; then
+        "$(dirname "$RUSTC")/cargo" build -q --locked --profile dist --manifest-path sysroot/Cargo.toml \
+          --features panic-unwind,backtrace --target "$target"
+      else
+        "$(dirname "$RUSTC")/cargo" build -q --locked --profile dist -p alloc --features compiler-builtins-mem \
+          --target "$target"
+      fi
+    done
   )
   for target; do install_target "$work" "$target"; done
 }
@@ -106,6 +117,8 @@ install_target() {
   rm -rf "$staged"
   mkdir -p "$staged/lib"
   cp "$work/target/$target/dist/deps/"*.rlib "$staged/lib/"
+  # A target with an operating system has its library as a shared one too.
+  cp "$work/target/$target/dist/deps/"*.so "$staged/lib/" 2>/dev/null || true
   mv "$staged" "$RUSTLIB/$target"
   # Without these lines cargo builds, but rustup would try to download the target.
   (cd "$RUSTLIB/$target/lib" && for file in *; do echo "file:lib/rustlib/$target/lib/$file"; done) \
@@ -118,9 +131,15 @@ install_target() {
 }
 
 mkdir -p "$CACHE"
+if [ "${1:-}" = linux ] && ! command -v aarch64-linux-gnu-gcc >/dev/null; then
+  debian || die "install a linker for AArch64 Linux (aarch64-linux-gnu-gcc) with your package manager; then run this again"
+  apt update && apt install --no-install-recommends gcc-aarch64-linux-gnu libc6-dev-arm64-cross ||
+    die "apt failed; see $CACHE/apt.log"
+fi
 [ -z "$(missing)" ] ||
   { command -v rustup >/dev/null && timeout 300 rustup target add $(missing) >"$CACHE/rustup.log" 2>&1; } || true
 [ -z "$(missing)" ] || build_targets $(missing)
-[ "$(qemu_major)" -ge 8 ] || install_qemu
+[ "$(qemu_major)" -ge 8 ] || install_qemu qemu-system-arm
+[ "${1:-}" != linux ] || command -v qemu-aarch64 >/dev/null || install_qemu qemu-user
 [ "$(qemu_major)" -ge 8 ] || die "QEMU is $(qemu_major) (0: none), 8 or later is needed; install qemu-system-arm by hand"
 say "ready: $TARGETS of $("$RUSTC" -V | cut -d' ' -f1-2), $(qemu-system-arm --version | head -1)"

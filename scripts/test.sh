@@ -53,9 +53,14 @@ step cargo run --release --quiet --bin stitchnet -- report $VIT --max-loss 4.0
 step scripts/setup-arm.sh
 step cargo xtask qemu --image $IMAGE
 step cargo xtask qemu --image $VIT --count 1
-# Every kernel against the reference there and on a Cortex-M55; no layer takes more instructions than it did.
-step cargo xtask layers-bench
-step cargo xtask layers-bench --board mps3-an547
+# Every kernel against the reference there, on a Cortex-M55, and on AArch64 without and with matrix products; no layer takes
+# more instructions than it did.
+for board in mps2-an386 mps3-an547 cortex-a76 neoverse-n2; do
+  step cargo xtask layers-bench --board $board
+done
+# A program of AArch64 Linux finds what its CPU has.
+step scripts/setup-arm.sh linux
+step cargo xtask arm-linux
 # A decision among 64 configs in at most 2,000 instructions; flash, memory and stack of every firmware on every board.
 LADDER=out/ladder.snet
 step cargo run --release --quiet -p support --example ladder -- $LADDER 64
@@ -72,6 +77,7 @@ if component clippy clippy; then
     step env STITCHNET_IMAGE="$PWD/$LADDER" cargo clippy --manifest-path firmware/Cargo.toml --release --bins --lib \
       --target $target --no-default-features --features $board,transformers -- -D warnings
   done
+  step cargo clippy --manifest-path firmware/Cargo.toml --release -p aarch64 --target aarch64-unknown-none -- -D warnings
   step cargo clippy --manifest-path firmware/Cargo.toml --release --bin layers --target thumbv7em-none-eabihf \
     --features reference -- -D warnings
   step cargo clippy --manifest-path firmware/Cargo.toml --release --bin layers --target thumbv8m.main-none-eabihf \

@@ -43,7 +43,7 @@ struct Row {
 
 /// Runs the firmware, prints the table, and compares; or, with `update`, accepts what was found.
 pub fn check(board: Board, update: bool) -> Result<()> {
-    let elf = emulator::build_kernels(board, "layers")?;
+    let elf = emulator::build_kernels(board)?;
     let log = emulator::run(board, &elf, &[], |line| {
         if !line.starts_with("layer|") && !line.starts_with("model|") {
             println!("{line}");
@@ -85,12 +85,19 @@ fn table(rows: &[Row], models: &[(String, f64)]) -> String {
     for (group, name) in GROUPS {
         let ratio = |row: &Row| row.instructions / row.peer;
         let rows = || rows.iter().filter(|row| row.group == group && row.peer > 0.0);
+        if rows().count() == 0 {
+            continue;
+        }
         let mean = (rows().map(|row| ratio(row).ln()).sum::<f64>() / rows().count() as f64).exp();
         let Some(worst) = rows().max_by(|a, b| ratio(a).total_cmp(&ratio(b))) else { continue };
         text += &format!("| {name} | {} | {mean:.2} | {:.2}, {} |\n", rows().count(), ratio(worst), worst.name);
     }
     for (model, (name, peer)) in models.iter().enumerate() {
         let total: f64 = rows.iter().map(|row| row.times.get(model).copied().unwrap_or(0.0) * row.instructions).sum();
+        // A network that this core does not run, or has no peer for, says nothing.
+        if total == 0.0 || *peer == 0.0 {
+            continue;
+        }
         let millions = |count: f64| count / 1e6;
         text += &format!(
             "| {name}, the sum of its layers: {:.2} of {:.2} million | | {:.2} | |\n",

@@ -1,7 +1,7 @@
 //! Firmware on an emulated board: built with what it carries, run, its log read line by line.
 
 use std::ffi::OsStr;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -15,21 +15,26 @@ use crate::call;
 /// Target of Cortex-M4 and M7.
 pub const TARGET: &str = "thumbv7em-none-eabihf";
 
-/// A board that QEMU models. Its name is QEMU's, and the firmware's feature.
+/// A board that QEMU models.
 #[derive(Clone, Copy, Debug)]
 pub struct Board {
-    /// Name.
+    /// Name: of a Cortex-M board QEMU's and the firmware's feature, of AArch64 the CPU in QEMU's machine `virt`.
     pub name: &'static str,
     /// Core, in the names of files.
     pub core: &'static str,
     target: &'static str,
 }
 
-/// Boards; the first is the one that nobody has to name.
-pub const BOARDS: [Board; 2] = [
+/// Boards; the first is the one that nobody has to name. Those of AArch64 run kernels alone.
+pub const BOARDS: [Board; 4] = [
     Board { name: "mps2-an386", core: "m4", target: TARGET },
     Board { name: "mps3-an547", core: "m55", target: "thumbv8m.main-none-eabihf" },
+    Board { name: "cortex-a76", core: "a76", target: AARCH64 },
+    Board { name: "neoverse-n2", core: "n2", target: AARCH64 },
 ];
+
+/// Target of AArch64 without an operating system.
+const AARCH64: &str = "aarch64-unknown-none";
 
 impl Board {
     /// The board of a name.
@@ -58,6 +63,7 @@ const TIME_LIMIT: Duration = Duration::from_secs(60 * 60);
 
 /// Builds a binary with an image inside, and vectors if it needs them.
 pub fn build(board: Board, binary: &str, image: &Path, vectors: Option<&Path>) -> Result<PathBuf> {
+    ensure!(board.target != AARCH64, "{} is for layers-bench; there is no firmware for it", board.name);
     let mut command = cargo_build(board, binary, &[board.name, "detector"]);
     command.env("STITCHNET_IMAGE", std::path::absolute(image)?);
     match vectors {
@@ -68,10 +74,17 @@ pub fn build(board: Board, binary: &str, image: &Path, vectors: Option<&Path>) -
     Ok(self::binary(board.target, "release", binary))
 }
 
-/// Builds a binary that carries no image: kernels alone, with their reference.
-pub fn build_kernels(board: Board, binary: &str) -> Result<PathBuf> {
-    call(cargo_build(board, binary, &[board.name, "reference"]))?;
-    Ok(self::binary(board.target, "release", binary))
+/// Builds the binary of the kernels alone, with their reference; it carries no image.
+pub fn build_kernels(board: Board) -> Result<PathBuf> {
+    if board.target == AARCH64 {
+        let mut command = Command::new("cargo");
+        command.args(["build", "--quiet", "--release", "--locked", "--package", "aarch64", "--target", board.target]);
+        command.current_dir("firmware");
+        call(command)?;
+        return Ok(binary(board.target, "release", "layers-aarch64"));
+    }
+    call(cargo_build(board, "layers", &[board.name, "reference"]))?;
+    Ok(binary(board.target, "release", "layers"))
 }
 
 fn cargo_build(board: Board, binary: &str, features: &[&str]) -> Command {
@@ -96,9 +109,16 @@ pub fn run(
     mut line: impl FnMut(&str) -> Result<()> + Send,
 ) -> Result<Vec<String>> {
     let bytes = fs::read(elf).with_context(|| format!("{}", elf.display()))?;
-    let table = Table::parse(&bytes)?.context("the firmware has no defmt table")?;
-    let mut qemu = Command::new("qemu-system-arm")
-        .args(["-M", board.name, "-icount", ICOUNT, "-nographic", "-monitor", "none", "-serial", "none"])
+    // Without one the log is text.
+    let table = Table::parse(&bytes)?;
+    let (program, machine) = if board.target == AARCH64 {
+        ("qemu-system-aarch64", vec!["-M", "virt", "-m", "512", "-nodefaults", "-cpu", board.name])
+    } else {
+        ("qemu-system-arm", vec!["-M", board.name])
+    };
+    let mut qemu = Command::new(program)
+        .args(machine)
+        .args(["-icount", ICOUNT, "-nographic", "-monitor", "none", "-serial", "none"])
         .args(["-semihosting-config", "enable=on,target=native"])
         .args(arguments)
         .arg("-kernel")
@@ -106,10 +126,13 @@ pub fn run(
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
-        .context("qemu-system-arm cannot be started; scripts/setup-arm.sh installs it")?;
+        .with_context(|| format!("{program} cannot be started; scripts/setup-arm.sh installs it"))?;
     let stream = qemu.stdout.take().context("QEMU's output is piped")?;
     let (status, lines) = thread::scope(|scope| {
-        let log = scope.spawn(|| read_log(&table, stream, &mut line));
+        let log = scope.spawn(|| match &table {
+            Some(table) => read_log(table, stream, &mut line),
+            None => read_text(stream, &mut line),
+        });
         let status = wait(&mut qemu, || log.is_finished())?;
         let lines = log.join().map_err(|_| anyhow::anyhow!("the log's reader broke"))?;
         anyhow::Ok((status, lines?))
@@ -139,6 +162,17 @@ fn wait(qemu: &mut Child, log_ended: impl Fn() -> bool) -> Result<Option<std::pr
         }
         thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// Lines of a log that is text.
+fn read_text(stream: impl Read, line: &mut impl FnMut(&str) -> Result<()>) -> Result<Vec<String>> {
+    let mut lines = vec![];
+    for text in BufReader::new(stream).lines() {
+        let text = text?;
+        line(&text)?;
+        lines.push(text);
+    }
+    Ok(lines)
 }
 
 /// Formats the log that comes in as bytes; returns its lines.
@@ -181,6 +215,8 @@ mod tests {
         let (board, rest) = Board::split(&["--count", "2"]).unwrap();
         assert_eq!((board.name, rest), ("mps2-an386", vec!["--count", "2"]));
         assert!(Board::split(&["--board"]).is_err());
-        assert!(Board::split(&["--board", "mps3"]).unwrap_err().to_string().contains("mps2-an386, mps3-an547"));
+        assert!(
+            Board::split(&["--board", "mps3"]).unwrap_err().to_string().contains("mps2-an386, mps3-an547, cortex-a76")
+        );
     }
 }

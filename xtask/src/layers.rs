@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 
 /// A manifest and the crates of this repository that it may name.
-const EDGES: [(&str, &[&str]); 12] = [
+const EDGES: [(&str, &[&str]); 13] = [
     ("plan", &[]),
     ("kernels", &[]),
     ("runtime", &["plan", "kernels"]),
@@ -14,6 +14,7 @@ const EDGES: [(&str, &[&str]); 12] = [
     ("simulator", &["plan", "kernels", "runtime"]),
     ("stitch", &["plan", "kernels", "runtime", "simulator", "support"]),
     ("firmware", &["plan", "kernels", "runtime", "sensors"]),
+    ("firmware/aarch64", &["kernels"]),
     ("tests/support", &["plan", "kernels", "runtime"]),
     ("tests", &["plan", "kernels", "runtime", "simulator", "stitch", "support"]),
     ("fuzz", &["kernels", "support"]),

@@ -1,6 +1,7 @@
 //! Tasks of the repository: `cargo xtask` lists them.
 #![forbid(unsafe_code)]
 
+mod arm_linux;
 mod bench;
 mod emulator;
 mod layers;
@@ -33,7 +34,9 @@ cargo xtask TASK
                          `stitchnet bench --from`
   layers-bench [--board NAME] [--update]
                          every kernel against the reference there, and the instructions of each layer against
-                         benches/baselines/CORE.toml, which --update writes, and against a peer's
+                         benches/baselines/CORE.toml, which --update writes, and against a peer's; also on the CPUs
+                         cortex-a76 (AArch64 with dot products) and neoverse-n2 (with matrix products)
+  arm-linux              the tests of the kernels as programs of AArch64 Linux, on an emulated CPU of each kind
   sizes --image FILE     flash, memory and stack of every firmware on every board, against the declared limits
   detect [--board NAME] --image FILE
                          what every config of a detector finds there on the picture of its self test, compared with the host
@@ -80,6 +83,10 @@ fn task() -> Result<()> {
             ensure!(matches!(*option, [] | ["--update"]), "layers-bench knows --board and --update only");
             env::set_current_dir(root)?;
             bench::check(board, !option.is_empty())
+        }
+        ["arm-linux"] => {
+            env::set_current_dir(root)?;
+            arm_linux::check()
         }
         ["sizes", "--image", image] => {
             let image = std::path::absolute(image)?;
