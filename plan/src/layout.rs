@@ -65,6 +65,8 @@ pub const MAX_ANCHORS: u16 = 96;
 pub const MAX_PATCHES: u16 = 16;
 /// Boxes that a head refines at most.
 pub const MAX_BOXES: u16 = 64;
+/// Boxes whose matrices a mixing makes at once.
+pub const MIX_BOXES: usize = 4;
 /// Detections of one picture at most.
 pub const MAX_DETECTIONS: u16 = 100;
 /// Maps that a head pools and samples.

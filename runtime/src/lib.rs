@@ -27,6 +27,6 @@ pub use app::run;
 pub use budget::{Budget, Limit};
 pub use engine::{Engine, Progress};
 pub use error::RunError;
-pub use exec::head::Detection;
+pub use exec::head::{Detection, detections};
 pub use frame::{Frame, Outcome, Verdict};
 pub use platform::{Event, Platform};

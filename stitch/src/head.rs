@@ -9,11 +9,13 @@ mod file;
 mod numbers;
 
 use ndarray::Array4;
-use plan::layout::{AT_PATCHES, DETECTION_LEN, IF_PATCHES, MAX_DETECTIONS, PER_BOX, PER_PATCH, REFINES, WITH_BIAS_MAP};
+use plan::layout::{
+    AT_PATCHES, DETECTION_LEN, IF_PATCHES, MAX_DETECTIONS, MIX_BOXES, PER_BOX, PER_PATCH, REFINES, WITH_BIAS_MAP,
+};
 use plan::{Element, OpKind};
 
 use crate::error::Error;
-use crate::network::{Constants, Cut, IntegerSegment, Kind, Quant, Quantized};
+use crate::network::{Constants, Cut, Extent, IntegerSegment, Kind, Quant, Quantized};
 use crate::quantize::ranges::{narrow, wide};
 use builder::{Builder, Layer, Norm, Rows};
 pub use file::HeadFile;
@@ -25,6 +27,13 @@ const Q12: Quant = Quant { scale: 1.0 / 4096.0, zero_point: 0, element: Element:
 const Q14: Quant = Quant { scale: 1.0 / 16_384.0, zero_point: 0, element: Element::Int16 };
 /// What a normalised value is cut off at between the two products of a mixing.
 const INNER_LARGEST: f32 = 6.0;
+
+/// int16 that covers a range eight times. What it is rescaled from has 8 bits, so 12 bits are enough, and rescales then shift by
+/// more than 32 bits, for which a 32-bit core needs one word.
+fn roomy(extent: Extent) -> Quant {
+    let quant = wide(extent);
+    Quant { scale: 4.0 * quant.scale, ..quant }
+}
 
 /// Appends the head to a family whose output and kept maps are the head's lateral maps, the coarsest last.
 ///
@@ -119,7 +128,7 @@ fn generator(build: &mut Builder<'_>, geometry: &Geometry, maps: &[usize]) -> Re
     let compress = |build: &mut Builder<'_>, stride: usize, input: usize, pad: [usize; 4], rows: Rows| {
         let name = format!("generator.compress{stride}.1");
         let weights = build.file.weights(&name, [compressed, 3, 3, channels / 2])?;
-        let quant = wide(build.file.range(&format!("compress{stride}.1"))?);
+        let quant = roomy(build.file.range(&format!("compress{stride}.1"))?);
         build.conv(Layer { weights, pad, rows, ..Layer::new(&name) }, input, quant)
     };
     let squeezed = squeeze(build, middle, maps[1], Rows::All)?;
@@ -169,7 +178,7 @@ fn generator(build: &mut Builder<'_>, geometry: &Geometry, maps: &[usize]) -> Re
 fn whole(build: &mut Builder<'_>, geometry: &Geometry, squeezed: usize) -> Result<usize, Error> {
     let compressed = geometry.compressed;
     let range = build.file.range("compress16.1")?;
-    let positive = narrow(crate::network::Extent { min: 0.0, max: range.max });
+    let positive = narrow(Extent { min: 0.0, max: range.max });
     let input = build.rescale("generator.whole", squeezed, positive, Rows::All)?;
     let name = "generator.whole";
     let narrow_kernel = build.file.weights(name, [compressed, 3, 3, compressed])?;
@@ -177,7 +186,7 @@ fn whole(build: &mut Builder<'_>, geometry: &Geometry, squeezed: usize) -> Resul
     for ((output, row, column, input), &value) in narrow_kernel.indexed_iter() {
         weights[[output, 2 * row, 2 * column, input]] = value;
     }
-    let quant = wide(build.file.range("whole")?);
+    let quant = roomy(build.file.range("whole")?);
     build.conv(Layer { weights, pad: [2; 4], stride: 2, ..Layer::new(name) }, input, quant)
 }
 
@@ -193,7 +202,7 @@ fn boxes(build: &mut Builder<'_>, geometry: &Geometry, maps: &[usize], raw: usiz
     let weights = by_channel.permuted_axes([0, 2, 1, 3]).as_standard_layout().to_owned();
     let weights =
         weights.to_shape([channels, 1, 1, bins * bins * channels]).map_err(|error| build.file.bad(error))?.to_owned();
-    let quant = wide(build.file.range("relation.content")?);
+    let quant = roomy(build.file.range("relation.content")?);
     let layer = Layer { weights, rows: Rows::PerBox, ..Layer::new("relation.content") };
     let content = build.conv(layer, inside, quant)?;
     let mut content = build.box_norm("relation.content_norm", "relation.content_norm", content, false, channels)?;
@@ -239,7 +248,7 @@ fn attend(
     let mut record = build.op(OpKind::Position, &[deltas.unwrap_or(content)], code)?;
     record.flags = if deltas.is_some() { REFINES } else { 0 };
     build.push(record, Constants::Bytes(numbers::position_rates(geometry)));
-    let quant = wide(build.file.range(&format!("{part}.sum"))?);
+    let quant = roomy(build.file.range(&format!("{part}.sum"))?);
     let sum = build.add(&format!("{part}.sum"), [content, code], quant, Rows::PerBox)?;
     let input = build.rescale(part, sum, narrow(build.file.range(&format!("{part}.sum"))?), Rows::PerBox)?;
     let (qkv, scales) = queries(build, part, input, [channels, boxes])?;
@@ -260,10 +269,10 @@ fn attend(
     build.push_with(record, Constants::Attention { record: numbers, bias: vec![], mask: vec![] }, scratch, macs);
     let name = format!("{part}.attention.out");
     let weights = build.file.weights(&name, [channels, 1, 1, channels])?;
-    let quant = wide(build.file.range(&name)?);
+    let quant = roomy(build.file.range(&name)?);
     let layer = Layer { weights, rows: Rows::PerBox, ..Layer::new(&name) };
     let out = build.conv(layer, attended, quant)?;
-    let quant = wide(build.file.range(&format!("{part}.attention_sum"))?);
+    let quant = roomy(build.file.range(&format!("{part}.attention_sum"))?);
     build.add(&format!("{part}.attention_sum"), [sum, out], quant, Rows::PerBox)
 }
 
@@ -305,7 +314,7 @@ fn feed_forward(build: &mut Builder<'_>, geometry: &Geometry, part: &str, conten
         values = build.conv(layer, values, quant)?;
     }
     let name = format!("{part}.ffn_sum");
-    let quant = wide(build.file.range(&name)?);
+    let quant = roomy(build.file.range(&name)?);
     let sum = build.add(&name, [content, values], quant, Rows::PerBox)?;
     build.box_norm(&format!("{part}.ffn_norm"), &format!("{part}.ffn_norm"), sum, false, channels)
 }
@@ -322,7 +331,7 @@ fn predictions(
     for number in 0..layers {
         let layer = format!("{name}.{number}");
         let weights = build.file.weights(&layer, [channels, 1, 1, channels])?;
-        let quant = wide(build.file.range(&layer)?);
+        let quant = roomy(build.file.range(&layer)?);
         let layer_of = Layer { weights, rows: Rows::PerBox, ..Layer::new(&layer) };
         values = build.conv(layer_of, values, quant)?;
         let norm = format!("{layer}.norm");
@@ -350,22 +359,23 @@ fn mixed(build: &mut Builder<'_>, geometry: &Geometry, maps: &[usize], content: 
     record.min = to.zero_point;
     let layer = numbers::mixing(geometry, build, content, to)?;
     let matrices = groups * (width * width + points_in * points_out);
-    let scratch = 2 * matrices
+    let together = MIX_BOXES.min(boxes);
+    let scratch = together * 2 * matrices
         + width * width
         + points_in * points_out
         + kernels::mix_scratch(points_in as u16, points_out as u16, width as u16).max(kernels::conv_scratch(
             [1; 2],
             channels as u16,
-            1,
+            together,
         ));
     let products = groups * (width * width * points_in + width * points_in * points_out);
     let macs = (boxes * (channels * matrices + products)) as u64;
     build.push_layer(record, layer, scratch, macs);
     let name = "stage.mixing.out";
     let weights = build.file.weights(name, [channels, 1, 1, channels * points_out])?;
-    let quant = wide(build.file.range(name)?);
+    let quant = roomy(build.file.range(name)?);
     let out = build.conv(Layer { weights, rows: Rows::PerBox, ..Layer::new(name) }, mixed, quant)?;
-    let quant = wide(build.file.range("stage.mixing_sum")?);
+    let quant = roomy(build.file.range("stage.mixing_sum")?);
     build.add("stage.mixing_sum", [content, out], quant, Rows::PerBox)
 }
 

@@ -11,8 +11,8 @@ use kernels::head::{
 };
 use kernels::{Isa, KernelError, Requant, Shape};
 use plan::layout::{
-    AT_PATCHES, DETECTION_LEN, HEAD_MAPS, IF_PATCHES, MAX_ANCHORS, MAX_BOXES, MAX_DETECTIONS, MAX_PATCHES, NO_TENSOR,
-    PER_BOX, PER_PATCH, REFINES, WITH_BIAS_MAP,
+    AT_PATCHES, DETECTION_LEN, HEAD_MAPS, IF_PATCHES, MAX_ANCHORS, MAX_BOXES, MAX_DETECTIONS, MAX_PATCHES, MIX_BOXES,
+    NO_TENSOR, PER_BOX, PER_PATCH, REFINES, WITH_BIAS_MAP,
 };
 use plan::{Generator, Image, Op, OpId, OpKind, Tensor, TensorId};
 
@@ -316,14 +316,15 @@ impl Bound<'_, '_> {
         Ok(output.len())
     }
 
-    /// Box by box, because the matrices of all would be more than everything else in the arena.
+    /// A few boxes at a time: the matrices of all would be more than everything else in the arena, and those of one would use
+    /// each weight once.
     fn mix<I: Isa>(&self, isa: I, boxes: &Boxes, output: &mut [i8], scratch: &mut [i8]) -> Done {
         let numbers = self.image.mixing(&self.op);
         let [groups, width, points_in, points_out] =
             [numbers.groups, numbers.width, numbers.points_in, numbers.points_out].map(usize::from);
         let (matrix, all) = (width * width + points_in * points_out, numbers.matrices() as usize);
-        let layer = self.layer(numbers.weights, all);
-        let (wide, scratch) = scratch.split_at_mut_checked(2 * all).ok_or(KernelError::Scratch)?;
+        let together = MIX_BOXES.min(self.image.meta().boxes.into());
+        let (wide, scratch) = scratch.split_at_mut_checked(together * 2 * all).ok_or(KernelError::Scratch)?;
         let (narrow, scratch) = scratch.split_at_mut_checked(matrix).ok_or(KernelError::Scratch)?;
         let (channels, points) = narrow.split_at_mut_checked(width * width).ok_or(KernelError::Scratch)?;
         let norm = |factor, factor_bits, offset, min, max| GroupNorm { factor, factor_bits, offset, min, max };
@@ -337,10 +338,12 @@ impl Bound<'_, '_> {
         let content = usize::from(self.tensors[0].shape[2]);
         let [sampled, mixed] = [points_in, points_out].map(|points| points * width);
         let output = first_mut(output, boxes.states.len() * self.each())?;
-        let contents = self.operands[0].chunks_exact(content);
-        let samples = self.operands[1].chunks_exact(groups * sampled);
-        for ((content, samples), output) in contents.zip(samples).zip(output.chunks_exact_mut(groups * mixed)) {
-            kernels::conv(isa, &layer, content, wide, scratch)?;
+        let contents = first(self.operands[0], boxes.states.len() * content)?.chunks(together * content);
+        let samples = self.operands[1].chunks(together * groups * sampled);
+        for ((contents, samples), output) in contents.zip(samples).zip(output.chunks_mut(together * groups * mixed)) {
+            let count = contents.len() / content.max(1);
+            let wide = first_mut(wide, count * 2 * all)?;
+            kernels::conv(isa, &self.layer(numbers.weights, count, all), contents, wide, scratch)?;
             let parts = wide.chunks_exact(2 * matrix).zip(samples.chunks_exact(sampled));
             for ((wide, samples), output) in parts.zip(output.chunks_exact_mut(mixed)) {
                 let (of_channels, of_points) = wide.split_at(2 * channels.len());
@@ -352,8 +355,8 @@ impl Bound<'_, '_> {
         Ok(output.len())
     }
 
-    /// The layer that makes matrices of one box's content.
-    fn layer(&self, weights: u32, outputs: usize) -> kernels::Conv<'_> {
+    /// The layer that makes matrices of the content of `count` boxes.
+    fn layer(&self, weights: u32, count: usize, outputs: usize) -> kernels::Conv<'_> {
         let content = self.tensors[0].shape[2];
         let requant = Requant {
             bias: self.image.data(self.op.bias, 4 * outputs),
@@ -364,8 +367,8 @@ impl Bound<'_, '_> {
             max: i8::MAX,
         };
         kernels::Conv {
-            input: Shape { height: 1, width: 1, channels: content },
-            output: Shape { height: 1, width: 1, channels: outputs as u16 },
+            input: Shape { height: count as u16, width: 1, channels: content },
+            output: Shape { height: count as u16, width: 1, channels: outputs as u16 },
             window: kernels::Window { kernel: [1; 2], stride: [1; 2], pad: [0; 4] },
             groups: 1,
             input_zero: self.tensors[0].zero_point,
@@ -437,8 +440,8 @@ fn decode(
     head::decode(region, limits, raw, anchors.get_mut(before..).unwrap_or_default())
 }
 
-/// The detections in the bytes of an output, best first.
-pub(crate) fn detections(output: &[i8]) -> impl Iterator<Item = Detection> {
+/// The detections in the bytes of a detector's output, best first: corners in 1/16 pixel of the input, logits Q12.
+pub fn detections(output: &[i8]) -> impl Iterator<Item = Detection> {
     let rows = output.as_chunks::<{ DETECTION_LEN as usize }>().0;
     let count = rows.first().map_or(0, |row| pair(row, 0) as u16);
     rows.iter().skip(1).take(count.into()).map(|row| Detection {

@@ -9,7 +9,6 @@ use super::builder::Builder;
 use crate::error::Error;
 use crate::network::{Constants, ConvWeights, Quant};
 use crate::quantize::numbers::{conv_weights, fixed_point, weight_scales};
-use crate::quantize::ranges::wide;
 
 /// Which heads can be compiled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -361,7 +360,7 @@ pub(super) fn mixing(
     let from = build.tensors[content].1;
     let largest: Vec<f32> = bias.iter().map(|bias| bias.abs()).collect();
     let scales = weight_scales(&weights, &largest, from);
-    let matrices = wide(build.file.range("stage.matrices")?);
+    let matrices = super::roomy(build.file.range("stage.matrices")?);
     let (layer, _) = conv_weights(&weights, &bias, &scales, false, [from, matrices], name)?;
     let factor = |steps: f64| {
         let fits = |bits: &u8| (steps * 2f64.powi((*bits).into())).round() <= 32_767.0;
