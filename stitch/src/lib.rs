@@ -8,6 +8,7 @@ pub mod calibrate;
 pub mod cost;
 pub mod cost_table;
 pub mod cut;
+pub mod detection;
 pub mod emit;
 pub mod error;
 pub mod evaluate;

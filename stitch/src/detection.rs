@@ -1,0 +1,6 @@
+//! Boxes on pictures: data sets, scores, drawings.
+
+pub mod average_precision;
+pub mod coco;
+pub mod draw;
+pub mod picture;
