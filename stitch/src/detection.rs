@@ -3,4 +3,5 @@
 pub mod average_precision;
 pub mod coco;
 pub mod draw;
+pub mod evaluate;
 pub mod picture;
