@@ -40,10 +40,10 @@ step cargo test --release -p kernels --features reference
 IMAGE=out/checked.snet
 step cargo run --release --quiet --bin stitchnet -- compile models/cifar-cnn/family.toml -o $IMAGE
 step cargo run --release --quiet --bin stitchnet -- report $IMAGE --max-loss 1.0
-# Under a battery, heat and bursts: no budget missed, and nearly what an oracle would score.
+# Under a battery, heat and bursts: no budget missed, no less than with one choice a frame, nearly what an oracle would score.
 for scenario in battery thermal bursty; do
   step cargo run --release --quiet --bin stitchnet -- simulate $IMAGE --images models/cifar-cnn/data/test \
-    --scenario $scenario --steal 1 --frames 1000 --compare --at-least 98
+    --scenario $scenario --steal 1 --frames 1000 --compare --at-least 99.5
 done
 # The bundled transformers: fewer pictures, as README.md has the scores on 2,000.
 VIT=out/vit.snet

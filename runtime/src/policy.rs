@@ -14,6 +14,7 @@
 //! cut is one walk over them.
 
 mod decide;
+mod delays;
 mod path_order;
 mod table;
 

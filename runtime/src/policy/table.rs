@@ -2,6 +2,7 @@
 
 use plan::{ConfigId, Cost, Image, SegmentId, TargetId};
 
+use super::delays::Delays;
 use super::path_order::compare;
 use crate::error::RunError;
 use crate::sort::sort;
@@ -27,6 +28,13 @@ pub struct Ahead {
     pub need_ticks: u32,
     /// The same in microjoules, along the same way.
     pub need_energy_uj: u32,
+    /// Least ticks under which the path is gone to its end if all that is ahead takes what is predicted: every need on the
+    /// way is met when it comes up.
+    pub reach_ticks: u32,
+    /// The same in microjoules.
+    pub reach_energy_uj: u32,
+    /// Score to expect if it takes longer, so that the path must be left: the mean over the cuts that are to come.
+    pub fallback: u16,
 }
 
 /// A config in the order of paths.
@@ -44,6 +52,8 @@ pub struct Route {
     pub score: u16,
     /// Arena, bytes.
     pub arena_bytes: u32,
+    /// Not of this route: where the config that has this route's index as its number is in the order of paths.
+    pub place: u16,
 }
 
 /// What the policy works in, from the caller. `segments` has one record per segment of the image, `routes` one per
@@ -60,12 +70,20 @@ pub struct Memory<'a> {
 
 impl Ahead {
     /// Nothing; what statics start with.
-    pub const EMPTY: Self = Self { ticks: 0, energy_uj: 0, need_ticks: 0, need_energy_uj: 0 };
+    pub const EMPTY: Self = Self {
+        ticks: 0,
+        energy_uj: 0,
+        need_ticks: 0,
+        need_energy_uj: 0,
+        reach_ticks: 0,
+        reach_energy_uj: 0,
+        fallback: 0,
+    };
 }
 
 impl Route {
     /// Nothing; what statics start with.
-    pub const EMPTY: Self = Self { config: 0, first: 0, segments: 0, shared: 0, score: 0, arena_bytes: 0 };
+    pub const EMPTY: Self = Self { config: 0, first: 0, segments: 0, shared: 0, score: 0, arena_bytes: 0, place: 0 };
 }
 
 impl Memory<'_> {
@@ -89,11 +107,14 @@ pub struct Settings {
     pub quantile_percent: u8,
     /// Whether a run may change its config at a cut.
     pub switch_at_cuts: bool,
+    /// A frame begins on a config that costs more only if it is expected to score so much more, in 1/10,000: less than
+    /// that a test of some thousand pictures does not tell apart.
+    pub least_gain: u16,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { hysteresis_in_256: 8, quantile_percent: 75, switch_at_cuts: true }
+        Self { hysteresis_in_256: 8, quantile_percent: 50, switch_at_cuts: true, least_gain: 10 }
     }
 }
 
@@ -107,6 +128,8 @@ pub struct Policy<'a> {
     pub(super) slowdown_in_256: u32,
     /// Where the last frame began.
     pub(super) last: Option<u16>,
+    pub(super) delays: Delays,
+    frames: u32,
     target: TargetId,
     stale: bool,
 }
@@ -116,6 +139,10 @@ pub struct Policy<'a> {
 const NEAR: usize = 256;
 /// A measurement moves an estimate by at most this part of it, so one outlier moves it little.
 const MOST: u64 = 16;
+/// So often, in frames, estimates lose one part in [`FADE`] of what they differ by from the image's numbers.
+const FADE_EVERY: u32 = 16;
+/// See [`FADE_EVERY`].
+const FADE: u32 = 8;
 /// An estimate stays within this factor of the image's number.
 const RANGE: u32 = 8;
 
@@ -141,18 +168,28 @@ impl<'a> Policy<'a> {
             ahead: ahead.get_mut(..entries).unwrap_or_default(),
         };
         let switch_ticks = image.target(target).switch_ticks;
-        let mut policy =
-            Self { memory, switch_ticks, settings, slowdown_in_256: 256, last: None, target, stale: false };
+        let mut policy = Self {
+            memory,
+            switch_ticks,
+            settings,
+            slowdown_in_256: 256,
+            last: None,
+            delays: Delays::NONE,
+            frames: 0,
+            target,
+            stale: false,
+        };
         for (estimate, index) in policy.memory.segments.iter_mut().zip(0..) {
             let Cost { ticks, energy_uj, .. } = image.cost(target, SegmentId(index));
             *estimate = Estimate { ticks, energy_uj };
         }
         policy.order(image);
-        policy.predict(image);
         policy.bound(image);
         if settings.switch_at_cuts {
             policy.ways_out(image);
         }
+        policy.fallbacks();
+        policy.predict(image);
         Ok(policy)
     }
 
@@ -162,7 +199,7 @@ impl<'a> Policy<'a> {
         for (route, number) in self.memory.routes.iter_mut().zip(0..) {
             let config = image.config(ConfigId(number));
             let (segments, score, arena_bytes) = (config.segments, config.score, config.arena_bytes);
-            *route = Route { config: number, first, segments, shared: 0, score, arena_bytes };
+            *route = Route { config: number, first, segments, shared: 0, score, arena_bytes, place: 0 };
             first += u32::from(config.segments);
         }
         let config = |route: &Route| image.config(ConfigId(route.config));
@@ -170,6 +207,12 @@ impl<'a> Policy<'a> {
         sort(self.memory.routes, |a, b| {
             compare(image, &config(a), &config(b), u16::MAX).1.then(a.config.cmp(&b.config)).is_lt()
         });
+        for index in 0..self.memory.routes.len() {
+            let number = self.memory.routes.get(index).map_or(0, |route| usize::from(route.config));
+            if let Some(route) = self.memory.routes.get_mut(number) {
+                route.place = index as u16;
+            }
+        }
         let mut after: Option<Route> = None;
         for route in self.memory.routes.iter_mut().rev() {
             route.shared = after.map_or(0, |next| compare(image, &config(route), &config(&next), u16::MAX).0);
@@ -177,20 +220,21 @@ impl<'a> Policy<'a> {
         }
     }
 
-    /// Sums the estimates along every path, from its end.
+    /// Follows the estimates along every path, from its end.
     fn predict(&mut self, image: &Image<'_>) {
         for index in 0..self.memory.routes.len() {
             let Some(route) = self.memory.routes.get(index).copied() else { continue };
             let config = image.config(ConfigId(route.config));
-            let (mut ticks, mut energy_uj) = (0u32, 0u32);
+            let mut behind = Ahead::EMPTY;
             for step in (0..route.segments).rev() {
                 let segment = image.path_segment(&config, step).index();
-                let estimate = self.memory.segments.get(segment).copied().unwrap_or_default();
-                ticks = ticks.saturating_add(estimate.ticks);
-                energy_uj = energy_uj.saturating_add(estimate.energy_uj);
-                if let Some(ahead) = self.ahead(&route, step) {
-                    (ahead.ticks, ahead.energy_uj) = (ticks, energy_uj);
-                }
+                let Estimate { ticks, energy_uj } = self.memory.segments.get(segment).copied().unwrap_or_default();
+                let Some(ahead) = self.ahead(&route, step) else { continue };
+                ahead.ticks = behind.ticks.saturating_add(ticks);
+                ahead.energy_uj = behind.energy_uj.saturating_add(energy_uj);
+                ahead.reach_ticks = behind.reach_ticks.saturating_add(ticks).max(ahead.need_ticks);
+                ahead.reach_energy_uj = behind.reach_energy_uj.saturating_add(energy_uj).max(ahead.need_energy_uj);
+                behind = *ahead;
             }
         }
         self.stale = false;
@@ -207,7 +251,7 @@ impl<'a> Policy<'a> {
                 ticks = ticks.saturating_add(cost.bound_ticks);
                 energy_uj = energy_uj.saturating_add(cost.bound_energy_uj);
                 if let Some(ahead) = self.ahead(&route, step) {
-                    (ahead.need_ticks, ahead.need_energy_uj) = (ticks, energy_uj);
+                    *ahead = Ahead { need_ticks: ticks, need_energy_uj: energy_uj, ..Ahead::EMPTY };
                 }
             }
         }
@@ -230,8 +274,10 @@ impl<'a> Policy<'a> {
         if step + 1 >= route.segments {
             return;
         }
-        let own = self.at(&route, step + 1);
+        let own = *self.at(&route, step + 1);
         let mut best = (own.need_ticks, own.need_energy_uj);
+        let rescue = own.need_ticks / 4 * 3;
+        let mut fallback = 0;
         let sharing = self.sharing(index, step + 1);
         let near = sharing.start.max(index.saturating_sub(NEAR))..sharing.end.min(index.saturating_add(NEAR));
         for other in near {
@@ -239,14 +285,37 @@ impl<'a> Policy<'a> {
                 continue;
             };
             let ahead = self.at(way, step + 1);
-            if ahead.need_energy_uj <= own.need_energy_uj && ahead.need_ticks < best.0 {
+            if ahead.need_energy_uj > own.need_energy_uj {
+                continue;
+            }
+            if ahead.need_ticks < best.0 {
                 best = (ahead.need_ticks, ahead.need_energy_uj);
+            }
+            if ahead.need_ticks <= rescue {
+                fallback = way.score.max(fallback);
             }
         }
         let cost = image.cost(self.target, image.path_segment(&image.config(ConfigId(route.config)), step));
         if let Some(ahead) = self.ahead(&route, step) {
             ahead.need_ticks = cost.bound_ticks.saturating_add(best.0);
             ahead.need_energy_uj = cost.bound_energy_uj.saturating_add(best.1);
+            ahead.fallback = fallback;
+        }
+    }
+
+    /// Means of the scores that a path can be left for behind each of its segments, over those that are ahead; its own
+    /// where it cannot be left.
+    fn fallbacks(&mut self) {
+        for index in 0..self.memory.routes.len() {
+            let Some(route) = self.memory.routes.get(index).copied() else { continue };
+            let (mut sum, mut ways) = (0u32, 0u32);
+            for step in (0..route.segments).rev() {
+                let Some(ahead) = self.ahead(&route, step) else { continue };
+                if ahead.fallback > 0 {
+                    (sum, ways) = (sum + u32::from(ahead.fallback), ways + 1);
+                }
+                ahead.fallback = sum.checked_div(ways).map_or(route.score, |mean| route.score.min(mean as u16));
+            }
         }
     }
 
@@ -260,8 +329,8 @@ impl<'a> Policy<'a> {
     }
 
     /// What lies ahead of a route after its first `done` segments.
-    pub(super) fn at(&self, route: &Route, done: u16) -> Ahead {
-        self.memory.ahead.get(route.first as usize + usize::from(done)).copied().unwrap_or_default()
+    pub(super) fn at(&self, route: &Route, done: u16) -> &Ahead {
+        self.memory.ahead.get(route.first as usize + usize::from(done)).unwrap_or(&Ahead::EMPTY)
     }
 
     fn ahead(&mut self, route: &Route, done: u16) -> Option<&mut Ahead> {
@@ -270,18 +339,18 @@ impl<'a> Policy<'a> {
 
     /// Where a config is in the order of paths.
     pub(super) fn position(&self, config: ConfigId) -> usize {
-        self.memory.routes.iter().position(|route| route.config == config.0).unwrap_or(0)
+        self.memory.routes.get(config.index()).map_or(0, |route| route.place.into())
     }
 
     /// Takes a measurement of a segment: ticks of the platform's clock, and microjoules if it has a meter.
     pub fn learn(&mut self, image: &Image<'_>, segment: SegmentId, ticks: u64, energy_uj: Option<u64>) {
         let base = image.cost(self.target, segment);
         let ticks = self.as_target(ticks);
-        let Some(estimate) =
-            self.memory.segments.get_mut(segment.index()).filter(|_| self.settings.quantile_percent > 0)
-        else {
+        let Some(estimate) = self.memory.segments.get_mut(segment.index()) else { return };
+        self.delays.add(estimate.ticks, ticks);
+        if self.settings.quantile_percent == 0 {
             return;
-        };
+        }
         estimate.ticks = nearer(estimate.ticks, ticks, base.ticks, self.settings.quantile_percent);
         if let Some(energy_uj) = energy_uj {
             estimate.energy_uj = nearer(estimate.energy_uj, energy_uj, base.energy_uj, self.settings.quantile_percent);
@@ -289,8 +358,18 @@ impl<'a> Policy<'a> {
         self.stale = true;
     }
 
-    /// Brings what lies ahead up to date with what was learned. Called between frames.
+    /// Brings what lies ahead up to date with what was learned. Called after each frame.
     pub fn refresh(&mut self, image: &Image<'_>) {
+        self.delays.end();
+        self.frames = self.frames.wrapping_add(1);
+        if self.frames.is_multiple_of(FADE_EVERY) && self.settings.quantile_percent > 0 {
+            for (estimate, index) in self.memory.segments.iter_mut().zip(0..) {
+                let base = image.cost(self.target, SegmentId(index));
+                estimate.ticks = faded(estimate.ticks, base.ticks);
+                estimate.energy_uj = faded(estimate.energy_uj, base.energy_uj);
+            }
+            self.stale = true;
+        }
         if self.stale {
             self.predict(image);
         }
@@ -328,6 +407,12 @@ impl<'a> Policy<'a> {
     pub fn estimates(&self) -> &[Estimate] {
         self.memory.segments
     }
+}
+
+/// An estimate nearer to the image's number, so that a segment which was slow when it ran last is tried again some day.
+fn faded(estimate: u32, base: u32) -> u32 {
+    let away = estimate.abs_diff(base).div_ceil(FADE);
+    if estimate > base { estimate - away } else { estimate + away }
 }
 
 /// One bounded step of an estimate towards a measurement, within a range around the image's number. Steps up and down
