@@ -4,17 +4,26 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use simulator::{Setup, Trace};
+use plan::{Image, TargetId};
+use simulator::{Replay, Setup, Trace};
+use stitch::detection::coco::BoxSet;
+use stitch::detection::draw::{Mark, draw};
+use stitch::detection::picture::Picture;
 use stitch::family;
 use stitch::pipeline::{self, Compiled, Scoring, Stage};
-use stitch::report::{Facts, html, table};
+use stitch::report::{Facts, html, milliseconds, table};
 
+use crate::detect;
 use crate::progress::Bars;
 
 /// Frames of the replay.
 const FRAMES: u32 = 600;
 /// Test images behind each score: fewer than `compile` takes, so that the demo is quick.
 const SCORE_IMAGES: usize = 1000;
+/// Least probability of a box that is drawn.
+const THRESHOLD: f64 = 0.3;
+/// Colour of captions: that of a class which no detector here has.
+const CAPTION: u16 = 7;
 /// Seed of the time that other tasks steal.
 const STEAL: u64 = 1;
 
@@ -25,6 +34,8 @@ pub enum Bundled {
     Cnn,
     /// Vision transformers on CIFAR-10
     Vit,
+    /// A detector of blood cells; also writes every picture with its boxes
+    Detect,
 }
 
 impl Bundled {
@@ -33,6 +44,7 @@ impl Bundled {
         let file = match self {
             Self::Cnn => "models/cifar-cnn/family.toml",
             Self::Vit => "models/cifar-vit/family.toml",
+            Self::Detect => "models/blood-cells/family.toml",
         };
         let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(file);
         [PathBuf::from(file), built]
@@ -62,12 +74,17 @@ pub fn demo(bundled: Bundled, folder: &Path) -> Result<()> {
     let facts = Facts::of(&image);
     println!("\n{}", table(&facts));
 
-    let trace = Trace::fall_and_recover(&image, FRAMES);
-    println!("Replaying {FRAMES} test images while the budget falls and recovers and other tasks steal time.");
-    let replay = crate::simulate::replay(&image, &spec.data.test, &Setup::of(trace, FRAMES, Some(STEAL)))?;
+    let boxed = image.is_detector().then(|| BoxSet::read(&spec.data.test)).transpose()?;
+    let frames = boxed.as_ref().map_or(FRAMES, |set| set.pictures.len() as u32);
+    let trace = Trace::fall_and_recover(&image, frames);
+    println!("Replaying {frames} test images while the budget falls and recovers and other tasks steal time.");
+    let replay = crate::simulate::replay(&image, &spec.data.test, &Setup::of(trace, frames, Some(STEAL)))?;
     println!("{}", crate::simulate::told(&replay, &image));
 
     let file = |name: &str| folder.join(name);
+    if let Some(set) = boxed {
+        draw_frames(&image, &set, &replay, &file("frames"))?;
+    }
     crate::write(&file("family.snet"), &bytes)?;
     crate::write(&file("report.html"), html(&facts, Some(&replay)).as_bytes())?;
     crate::write(&file("replay.csv"), replay.csv().as_bytes())?;
@@ -78,5 +95,29 @@ pub fn demo(bundled: Bundled, folder: &Path) -> Result<()> {
         file("family.snet").display(),
         path.display()
     );
+    Ok(())
+}
+
+/// Writes each picture with what the config that answered has found.
+fn draw_frames(image: &Image<'_>, set: &BoxSet, replay: &Replay, folder: &Path) -> Result<()> {
+    let ticks_per_second = f64::from(image.target(TargetId(0)).ticks_per_second.max(1));
+    let bar = indicatif::ProgressBar::new(replay.rows.len() as u64);
+    for (row, boxed) in replay.rows.iter().zip(set.pictures.iter().cycle()) {
+        let picture = Picture::read(&boxed.path)?;
+        let allowed = row.budget.time.map_or(0.0, |limit| limit.amount as f64) / ticks_per_second * 1000.0;
+        let (name, mut marks) = match row.outcome {
+            Some(outcome) => {
+                let found = detect::boxes(image, outcome.last, &picture, THRESHOLD)?;
+                (image.config_name(outcome.last).to_string(), detect::marks(image, &found))
+            }
+            None => ("refused".into(), vec![]),
+        };
+        let label = format!("frame {}: {} allowed, {name}, {} boxes", row.frame, milliseconds(allowed), marks.len());
+        marks.insert(0, Mark { corners: [0.0; 4], class: CAPTION, label });
+        crate::write_quietly(&folder.join(format!("{:03}.png", row.frame)), &draw(&picture, &marks).png())?;
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    println!("wrote {} pictures with their boxes to {}", replay.rows.len(), folder.display());
     Ok(())
 }

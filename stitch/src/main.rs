@@ -3,6 +3,7 @@
 
 mod bench;
 mod demo;
+mod detect;
 mod inspect;
 mod progress;
 mod score;
@@ -17,6 +18,7 @@ use anyhow::{Context, Result, anyhow};
 use clap::{Parser, Subcommand};
 use plan::Image;
 use stitch::cost_table::{CostTable, Margins};
+use stitch::detection::coco::BoxSet;
 use stitch::family::FamilySpec;
 use stitch::layers::Text;
 use stitch::learn::Start;
@@ -145,8 +147,13 @@ enum Command {
         #[arg(short, long)]
         output: PathBuf,
     },
+    /// Show what a detector finds on pictures
+    #[command(after_help = detect::EXAMPLES)]
+    Detect(detect::Detect),
     /// Compile a bundled family, replay a falling and recovering budget, write image, page and rows
-    #[command(after_help = "Examples:\n  stitchnet demo\n  stitchnet demo --family vit -o elsewhere")]
+    #[command(
+        after_help = "Examples:\n  stitchnet demo\n  stitchnet demo --family vit -o elsewhere\n  stitchnet demo --family detect"
+    )]
     Demo {
         /// Bundled family
         #[arg(long, value_enum, default_value = "cnn")]
@@ -239,6 +246,7 @@ fn run(command: Command) -> Result<()> {
         Command::Simulate(arguments) => simulate::simulate(&arguments),
         Command::Bench(arguments) => measure(&arguments),
         Command::Vectors { image, images, count, output } => vectors(&image, images.as_deref(), count, &output),
+        Command::Detect(arguments) => detect::detect(&arguments),
         Command::Demo { family, output } => demo::demo(family, &output),
     }
 }
@@ -315,9 +323,12 @@ fn vectors(path: &Path, folder: Option<&Path>, count: usize, output: &Path) -> R
     write(output, &stitch::vectors::vectors(&bytes, &inputs)?)
 }
 
-/// The pictures of a folder, of the size that an image takes.
+/// The pictures of a folder, or for a detector of a COCO file, of the size that an image takes.
 fn pictures(image: &Image<'_>, folder: &Path) -> Result<images::ImageSet> {
     let shape = image.cut(image.meta().input).shape.map(usize::from);
+    if image.is_detector() {
+        return Ok(BoxSet::read(folder)?.images(shape)?);
+    }
     Ok(images::ImageSet::read(folder, shape, image.meta().classes.into())?)
 }
 
@@ -334,11 +345,16 @@ fn parse<'a>(bytes: &'a [u8], path: &Path) -> Result<Image<'a>> {
 
 /// Writes a file, makes its folder, and says so.
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_quietly(path, bytes)?;
+    println!("wrote {} ({})", path.display(), stitch::report::kib(bytes.len() as u64));
+    Ok(())
+}
+
+/// Writes a file and makes its folder.
+fn write_quietly(path: &Path, bytes: &[u8]) -> Result<()> {
     let refused = || format!("{}: cannot write", path.display());
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).with_context(refused)?;
     }
-    fs::write(path, bytes).with_context(refused)?;
-    println!("wrote {} ({})", path.display(), stitch::report::kib(bytes.len() as u64));
-    Ok(())
+    fs::write(path, bytes).with_context(refused)
 }

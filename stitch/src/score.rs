@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use plan::{ConfigId, Image, SegmentKind};
+use stitch::detection::{self, coco::BoxSet};
 use stitch::evaluate::tally::{self, Shard, Tally};
 use stitch::evaluate::{self, Way, tree::Tree};
 use stitch::images::{ImageSet, Sheets};
@@ -19,17 +20,18 @@ pub const EXAMPLES: &str = "Examples:
   stitchnet evaluate cifar.snet --images models/cifar-cnn/data/test
   stitchnet evaluate cifar.snet --images models/cifar-cnn/data/test --compare
   stitchnet evaluate cifar.snet --images models/cifar-cnn/data/test --shard 2/4 -o 2.txt
+  stitchnet evaluate cells.snet --images models/blood-cells/data/test.json
 
 A shard is a run of its own, on any machine; `stitchnet merge` puts them together, and `compile --scores` chooses by them what
-ships. With -o, a run that was killed goes on where it was.";
+ships. With -o, a run that was killed goes on where it was. A detector is scored by average precision, on one machine.";
 
 /// Arguments of `evaluate`.
 #[derive(Debug, clap::Args)]
 pub struct Evaluate {
     /// Image
     image: PathBuf,
-    /// Folder of pictures: sheets and labels.txt
-    #[arg(long, value_name = "DIR")]
+    /// Folder of pictures: sheets and labels.txt; of a detector a COCO file
+    #[arg(long, value_name = "DIR|FILE")]
     images: PathBuf,
     /// Pictures, from the first on; without it, all
     #[arg(long)]
@@ -55,6 +57,9 @@ pub struct Evaluate {
 pub fn evaluate(arguments: &Evaluate) -> Result<()> {
     let bytes = crate::read_image(&arguments.image)?;
     let image = crate::parse(&bytes, &arguments.image)?;
+    if image.is_detector() {
+        return boxes(&image, arguments);
+    }
     let shape = image.cut(image.meta().input).shape.map(usize::from);
     let sheets = Sheets::open(&arguments.images, shape, image.meta().classes.into())?;
     let sheets = sheets.first(arguments.count.unwrap_or(usize::MAX));
@@ -98,6 +103,24 @@ pub fn evaluate(arguments: &Evaluate) -> Result<()> {
             ratios.len()
         );
     }
+    Ok(())
+}
+
+/// Scores every config of a detector.
+fn boxes(image: &Image<'_>, arguments: &Evaluate) -> Result<()> {
+    let Evaluate { images, count, shard, output, alone, compare, .. } = arguments;
+    let whole = *shard == Shard::ALL && output.is_none() && !alone && !compare;
+    ensure!(
+        whole,
+        "a detector is scored on all pictures at once: --shard, --output, --alone and --compare are not for it"
+    );
+    let set = BoxSet::read(images)?.first(count.unwrap_or(usize::MAX));
+    let bars = Bars::new();
+    bars.stage(Stage::Evaluate, set.pictures.len() as u64);
+    let scores = detection::evaluate::scores(image, &set, &|| bars.advance());
+    bars.finish();
+    print!("{}", crate::detect::table(image, &scores?));
+    println!("{} pictures", grouped(set.pictures.len() as u64));
     Ok(())
 }
 

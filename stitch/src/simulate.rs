@@ -38,8 +38,8 @@ pub enum Source {
 pub struct Simulate {
     /// Image
     image: PathBuf,
-    /// Folder of pictures: sheets and labels.txt
-    #[arg(long, value_name = "DIR")]
+    /// Folder of pictures: sheets and labels.txt; of a detector a COCO file
+    #[arg(long, value_name = "DIR|FILE")]
     images: PathBuf,
     /// Budgets from a file
     #[arg(long, value_name = "FILE", conflicts_with = "scenario")]
@@ -246,11 +246,13 @@ pub fn told(replay: &Replay, image: &Image<'_>) -> String {
     let summary = replay.summary();
     let ticks_per_second = image.target(plan::TargetId(0)).ticks_per_second;
     let mean = summary.mean_ticks / f64::from(ticks_per_second) * 1000.0;
+    // Boxes are not right or wrong: `evaluate` scores them.
+    let right =
+        if image.is_detector() { String::new() } else { format!(" {:.2} % right,", 100.0 * summary.accuracy()) };
     format!(
-        "{} frames: {:.2} % right, {} budgets missed, {} refused, {} degraded, {} segments above their bound\n{} of {} \
+        "{} frames:{right} {} budgets missed, {} refused, {} degraded, {} segments above their bound\n{} of {} \
          configs used, {} changes of path inside a frame, {} predicted per frame\n",
         summary.frames,
-        100.0 * summary.accuracy(),
         summary.missed,
         summary.refused,
         summary.degraded,

@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::detection::picture::Picture;
 use crate::error::Error;
+use crate::images::ImageSet;
 
 /// Pictures and what is on them.
 #[derive(Clone, Debug, PartialEq)]
@@ -85,6 +87,27 @@ impl BoxSet {
     pub fn first(mut self, count: usize) -> Self {
         self.pictures.truncate(count);
         self
+    }
+
+    /// All pictures, stretched to `[H, W, 3]`, each with the class that most of its boxes have; of equal ones the first.
+    ///
+    /// # Errors
+    /// [`Error::Content`] if networks read something else than red, green and blue, [`Error::File`], what is wrong with a
+    /// picture.
+    pub fn images(&self, shape: [usize; 3]) -> Result<ImageSet, Error> {
+        let [height, width, channels] = shape;
+        let (mut pixels, mut labels) = (vec![], vec![]);
+        for BoxedPicture { path, truths } in &self.pictures {
+            if channels != 3 {
+                let what = format!("pictures have three channels, {channels} are expected");
+                return Err(Error::Content { path: path.clone(), what });
+            }
+            pixels.extend(Picture::read(path)?.stretched(height, width).pixels);
+            let count = |class: &u16| truths.iter().filter(|truth| truth.class == *class).count();
+            let classes = 0..self.classes.len() as u16;
+            labels.push(classes.rev().max_by_key(count).unwrap_or(0));
+        }
+        Ok(ImageSet { pixels, shape, labels })
     }
 
     fn of(File { images, annotations, mut categories }: File, folder: &Path) -> Result<Self, String> {
