@@ -19,6 +19,9 @@ use crate::softmax::MOST_KEYS;
 /// Query rows that are worked on at once.
 pub(crate) const ROWS: usize = 4;
 
+/// Logits are less than this, and not less than its negative.
+pub(crate) const LOGIT: i32 = 1 << 24;
+
 /// The channels of each head: head h has `width` of them from `first + h·per_head` on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Heads {
@@ -198,7 +201,7 @@ impl Attention<'_> {
     /// Rescale of a product of query and key. 25 bits: with bias and mask no difference of two overflows.
     #[inline(always)]
     pub(crate) fn logit(&self, sum: i32) -> i32 {
-        rescale(sum, self.logit_multiplier, self.logit_shift).clamp(-(1 << 24), (1 << 24) - 1)
+        rescale(sum, self.logit_multiplier, self.logit_shift).clamp(-LOGIT, LOGIT - 1)
     }
 }
 
@@ -291,7 +294,7 @@ fn block<I: Isa>(isa: I, op: &Attention<'_>, part: &Part<'_>, first: usize, outp
         let (above, below) = (dots(isa, [queries[0], queries[1]], four), dots(isa, [queries[2], queries[3]], four));
         let sums = [above[0], above[1], below[0], below[1]];
         for (row, sums) in scores.chunks_exact_mut(4 * keys).zip(sums) {
-            put(op, row.get_mut(4 * key..).unwrap_or_default(), sums);
+            isa.put(op, row.get_mut(4 * key..).unwrap_or_default(), sums);
         }
     }
     for (row, number) in scores.chunks_exact_mut(4 * keys).zip(numbers) {
@@ -357,7 +360,7 @@ pub(crate) fn mix<const N: usize>(weights: [&[[i8; 2]]; ROWS], values: &Rows<'_>
 
 /// Logits of four keys; less at the end of a row. A call, as [`store`] is: inlined both are kilobytes on a Cortex-M.
 #[inline(never)]
-fn put(op: &Attention<'_>, row: &mut [i8], sums: [i32; 4]) {
+pub(crate) fn put(op: &Attention<'_>, row: &mut [i8], sums: [i32; 4]) {
     for (logit, sum) in row.as_chunks_mut().0.iter_mut().zip(sums) {
         *logit = op.logit(sum).to_le_bytes().map(|byte| byte as i8);
     }

@@ -57,6 +57,12 @@ pub trait Isa: Copy {
         false
     }
 
+    /// Rescales four sums to the logits at the start of a row; less where the row ends.
+    #[inline(always)]
+    fn put(self, op: &Attention<'_>, row: &mut [i8], sums: [i32; 4]) {
+        attention::put(op, row, sums);
+    }
+
     /// Softmax of a row of logits in place.
     #[inline(always)]
     fn softmax_row(self, row: &mut [i8]) {

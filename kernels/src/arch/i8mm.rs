@@ -3,9 +3,11 @@
 #![allow(unsafe_code)]
 
 use super::neon::{self, Neon};
-use crate::attention::{ROWS, Rows};
+use crate::add::Add;
+use crate::attention::{Attention, ROWS, Rows};
 use crate::conv::Conv;
 use crate::isa::Isa;
+use crate::layer_norm::{LayerNorm, Row};
 
 /// A CPU with the matrix products of bytes, and the dot products with them.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +39,31 @@ impl Isa for I8mm {
     #[inline(always)]
     fn depthwise(self, op: &Conv<'_>, input: &[i8], output: &mut [i8]) -> bool {
         self.0.depthwise(op, input, output)
+    }
+
+    #[inline(always)]
+    fn add(self, op: &Add, a: &[i8], b: &[i8], output: &mut [i8]) -> usize {
+        self.0.add(op, a, b, output)
+    }
+
+    #[inline(always)]
+    fn softmax_row(self, row: &mut [i8]) {
+        self.0.softmax_row(row);
+    }
+
+    #[inline(always)]
+    fn put(self, op: &Attention<'_>, row: &mut [i8], sums: [i32; 4]) {
+        self.0.put(op, row, sums);
+    }
+
+    #[inline(always)]
+    fn moments(self, row: &[i8]) -> (i32, u64) {
+        self.0.moments(row)
+    }
+
+    #[inline(always)]
+    fn normalise(self, op: &LayerNorm<'_>, row: Row, input: &[i8], output: &mut [i8]) {
+        self.0.normalise(op, row, input, output);
     }
 
     #[inline(always)]

@@ -4,19 +4,24 @@
 //! A core without dot products, such as a Cortex-A53 or A72, runs the portable bodies.
 #![allow(unsafe_code)]
 
+mod add;
 mod attention;
 mod conv;
 mod dense;
 mod depthwise;
 mod features;
+mod layer_norm;
 mod matrix;
 mod product;
 mod rescale;
+mod softmax;
 mod windows;
 
-use crate::attention::{ROWS, Rows};
+use crate::add::Add;
+use crate::attention::{Attention, ROWS, Rows};
 use crate::conv::Conv;
 use crate::isa::Isa;
+use crate::layer_norm::{LayerNorm, Row};
 
 pub(super) use features::has_matrix_product;
 
@@ -66,6 +71,36 @@ impl Isa for Neon {
     fn depthwise(self, op: &Conv<'_>, input: &[i8], output: &mut [i8]) -> bool {
         // SAFETY: `self` proves SDOT.
         unsafe { depthwise::depthwise(op, input, output) }
+    }
+
+    #[inline(always)]
+    fn add(self, op: &Add, a: &[i8], b: &[i8], output: &mut [i8]) -> usize {
+        // SAFETY: `self` proves NEON.
+        unsafe { add::add(op, a, b, output) }
+    }
+
+    #[inline(always)]
+    fn softmax_row(self, row: &mut [i8]) {
+        // SAFETY: `self` proves NEON.
+        unsafe { softmax::row(row) }
+    }
+
+    #[inline(always)]
+    fn put(self, op: &Attention<'_>, row: &mut [i8], sums: [i32; 4]) {
+        // SAFETY: `self` proves NEON.
+        unsafe { attention::put(op, row, sums) }
+    }
+
+    #[inline(always)]
+    fn moments(self, row: &[i8]) -> (i32, u64) {
+        // SAFETY: `self` proves NEON.
+        unsafe { layer_norm::moments(row) }
+    }
+
+    #[inline(always)]
+    fn normalise(self, op: &LayerNorm<'_>, row: Row, input: &[i8], output: &mut [i8]) {
+        // SAFETY: `self` proves NEON.
+        unsafe { layer_norm::normalise(op, row, input, output) }
     }
 
     #[inline(always)]

@@ -2,10 +2,11 @@
 
 use core::arch::aarch64::{
     int8x16_t, int16x4_t, int16x8_t, int32x4_t, vdupq_n_s32, vget_low_s8, vget_low_s16, vld1_dup_s16, vld1_s16,
-    vld1q_s8, vmlal_high_lane_s16, vmlal_lane_s16, vmovl_high_s8, vmovl_s8,
+    vld1q_s8, vld1q_s32, vmaxq_s32, vminq_s32, vmlal_high_lane_s16, vmlal_lane_s16, vmovl_high_s8, vmovl_s8, vst1q_s32,
 };
 
-use crate::attention::{ROWS, Rows};
+use super::rescale::scaled;
+use crate::attention::{self, Attention, LOGIT, ROWS, Rows};
 
 /// Sixteen channels of each row.
 type Sums = [[int32x4_t; 4]; ROWS];
@@ -61,4 +62,19 @@ fn add<const LANE: i32>(sums: &mut Sums, values: int8x16_t, weights: [int16x4_t;
         *c = vmlal_lane_s16::<LANE>(*c, vget_low_s16(high), weights);
         *d = vmlal_high_lane_s16::<LANE>(*d, high, weights);
     }
+}
+
+/// See [`crate::Isa::put`].
+#[inline]
+#[target_feature(enable = "neon")]
+pub(super) fn put(op: &Attention<'_>, row: &mut [i8], sums: [i32; 4]) {
+    if op.logit_shift < 33 || row.len() < 16 {
+        return attention::put(op, row, sums);
+    }
+    // SAFETY: four words.
+    let sums = unsafe { vld1q_s32(sums.as_ptr()) };
+    let logits = scaled(sums, vdupq_n_s32(op.logit_multiplier), vdupq_n_s32(31 - i32::from(op.logit_shift)));
+    let logits = vminq_s32(vmaxq_s32(logits, vdupq_n_s32(-LOGIT)), vdupq_n_s32(LOGIT - 1));
+    // SAFETY: the row has four words; a vector may lie at any address.
+    unsafe { vst1q_s32(row.as_mut_ptr().cast(), logits) };
 }

@@ -3,10 +3,11 @@
 
 use core::arch::aarch64::{
     int8x16_t, int8x16x3_t, int32x4_t, int32x4x4_t, int64x2x2_t, vdupq_n_s8, vdupq_n_s32, vdupq_n_s64, vld1q_lane_s32,
-    vld1q_lane_s64, vld1q_s8, vld1q_s32, vld1q_s64, vld1q_u8, vqtbl3q_s8, vreinterpretq_s32_s8, vreinterpretq_s32_s64,
+    vld1q_lane_s64, vld1q_s8, vld1q_u8, vqtbl3q_s8, vreinterpretq_s32_s8, vreinterpretq_s32_s64, vreinterpretq_s64_s8,
     vreinterpretq_s64_s32, vst1q_s32, vst1q_s64, vst2q_s64, vst4q_s32, vzip1q_s32, vzip1q_s64, vzip2q_s32, vzip2q_s64,
 };
 
+use super::conv::next;
 use crate::conv::{Conv, gather, row_len};
 
 /// Windows in a vector.
@@ -211,16 +212,17 @@ impl<'a, const UNIT: usize> Walk<'a, UNIT> {
         let lanes = interleaved(UNIT);
         let [rows, columns] = self.op.window.kernel.map(usize::from);
         let line = columns * self.channels;
-        let mut lines = place.chunks_exact_mut(lanes * line);
-        for row in 0..rows {
-            let down = row * self.pitch();
-            let Some(to) = lines.next() else { return false };
-            if first.iter().take(lanes).any(|first| first + down + line > self.input.len()) {
-                return false;
-            }
-            let sources = first.map(|first| self.input.as_ptr().wrapping_add(first + down));
-            // SAFETY: `line` bytes of each source lie in the map, `to` has room for all; a line is whole units.
-            unsafe { interleave::<UNIT>(sources, line, to.as_mut_ptr()) };
+        let down = (rows - 1) * self.pitch() + line;
+        if first.iter().take(lanes).any(|first| first + down > self.input.len()) || place.len() < rows * lanes * line {
+            return false;
+        }
+        let mut sources = first.map(|first| self.input.as_ptr().wrapping_add(first));
+        let mut to = place.as_mut_ptr();
+        for _ in 0..rows {
+            // SAFETY: `line` bytes of each source lie in the map, `place` has room for all; a line is whole units.
+            unsafe { interleave::<UNIT>(sources, line, to) };
+            sources = sources.map(|source| source.wrapping_add(self.pitch()));
+            to = to.wrapping_add(lanes * line);
         }
         true
     }
@@ -232,49 +234,44 @@ impl<'a, const UNIT: usize> Walk<'a, UNIT> {
 /// There are 16 / `UNIT` runs, and room for them; `len` is a multiple of `UNIT`, 4 or 8.
 #[inline]
 #[target_feature(enable = "neon")]
-unsafe fn interleave<const UNIT: usize>(from: [*const i8; 4], len: usize, to: *mut i8) {
-    let source = |lane: usize, at: usize| from[lane].wrapping_add(at);
-    let mut at = 0;
-    if UNIT == 4 {
-        while at + 16 <= len {
-            let vector = |lane| {
-                // SAFETY: 16 bytes of a run.
-                unsafe { vld1q_s32(source(lane, at).cast()) }
-            };
-            let four = int32x4x4_t(vector(0), vector(1), vector(2), vector(3));
+unsafe fn interleave<const UNIT: usize>(mut from: [*const i8; 4], len: usize, mut to: *mut i8) {
+    for _ in 0..len / 16 {
+        let [a, b, c, d] = &mut from;
+        if UNIT == 4 {
+            // SAFETY: 16 bytes of each run.
+            let four = unsafe { [next(a), next(b), next(c), next(d)].map(|run| vreinterpretq_s32_s8(run)) };
             // SAFETY: four times 16 bytes, of the room for the runs.
-            unsafe { vst4q_s32(to.wrapping_add(4 * at).cast(), four) };
-            at += 16;
+            unsafe { vst4q_s32(to.cast(), int32x4x4_t(four[0], four[1], four[2], four[3])) };
+            to = to.wrapping_add(64);
+        } else {
+            // SAFETY: 16 bytes of both runs.
+            let two = unsafe { [next(a), next(b)].map(|run| vreinterpretq_s64_s8(run)) };
+            // SAFETY: 32 bytes of the room.
+            unsafe { vst2q_s64(to.cast(), int64x2x2_t(two[0], two[1])) };
+            to = to.wrapping_add(32);
         }
-        while at < len {
+    }
+    for _ in 0..len % 16 / UNIT {
+        if UNIT == 4 {
             let mut words = vdupq_n_s32(0);
             // SAFETY: four bytes of each run.
             unsafe {
-                words = vld1q_lane_s32::<0>(source(0, at).cast(), words);
-                words = vld1q_lane_s32::<1>(source(1, at).cast(), words);
-                words = vld1q_lane_s32::<2>(source(2, at).cast(), words);
-                words = vld1q_lane_s32::<3>(source(3, at).cast(), words);
+                words = vld1q_lane_s32::<0>(from[0].cast(), words);
+                words = vld1q_lane_s32::<1>(from[1].cast(), words);
+                words = vld1q_lane_s32::<2>(from[2].cast(), words);
+                words = vld1q_lane_s32::<3>(from[3].cast(), words);
             }
             // SAFETY: 16 bytes of the room.
-            unsafe { vst1q_s32(to.wrapping_add(4 * at).cast(), words) };
-            at += 4;
-        }
-    } else {
-        while at + 16 <= len {
-            // SAFETY: 16 bytes of both runs.
-            let two = unsafe { int64x2x2_t(vld1q_s64(source(0, at).cast()), vld1q_s64(source(1, at).cast())) };
-            // SAFETY: 32 bytes of the room.
-            unsafe { vst2q_s64(to.wrapping_add(2 * at).cast(), two) };
-            at += 16;
-        }
-        if at < len {
+            unsafe { vst1q_s32(to.cast(), words) };
+        } else {
             // SAFETY: eight bytes of both runs, 16 of the room.
             unsafe {
-                let low = vld1q_lane_s64::<0>(source(0, at).cast(), vdupq_n_s64(0));
-                let both = vld1q_lane_s64::<1>(source(1, at).cast(), low);
-                vst1q_s64(to.wrapping_add(2 * at).cast(), both);
+                let low = vld1q_lane_s64::<0>(from[0].cast(), vdupq_n_s64(0));
+                vst1q_s64(to.cast(), vld1q_lane_s64::<1>(from[1].cast(), low));
             }
         }
+        from = from.map(|run| run.wrapping_add(UNIT));
+        to = to.wrapping_add(16);
     }
 }
 
