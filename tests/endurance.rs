@@ -2,7 +2,7 @@
 
 use std::alloc::System;
 
-use plan::{Image, SegmentId, sample};
+use plan::{CutId, Image, SegmentId, sample};
 use runtime::policy::Settings;
 use runtime::{Outcome, Verdict};
 use simulator::{Faults, ImageSet, Row, Scenario, Setup, Strategy, Watch, watch};
@@ -52,8 +52,23 @@ impl Watch for Sums {
     }
 }
 
+/// The sample with a stitched config that is best, and that a run leaves if its stem took too long: only stems can be
+/// slower than predicted.
+fn family() -> Vec<u8> {
+    let mut writer = sample::writer();
+    for (config, score) in writer.configs.iter_mut().zip([6_000, 7_000, 8_000]) {
+        config.score = score;
+    }
+    for (cost, segment) in writer.costs.iter_mut().zip(&writer.segments) {
+        if segment.from != CutId(0) {
+            cost.bound_ticks = cost.ticks;
+        }
+    }
+    writer.finish()
+}
+
 fn run(scenario: fn(&Image<'_>) -> Scenario, beyond_bounds: bool, frames: u32) -> Sums {
-    let bytes = sample::writer().finish();
+    let bytes = family();
     let image = Image::parse(&bytes).unwrap_or_else(|error| panic!("{error}"));
     let pixels: Vec<u8> = (0..4 * 48u32).map(|index| (index * 31 % 256) as u8).collect();
     let setup = Setup {
