@@ -1,5 +1,6 @@
 //! The whole job, one stage a line.
 
+mod detector;
 mod text;
 
 use std::path::{Path, PathBuf};
@@ -137,6 +138,9 @@ pub fn compile(spec: &FamilySpec, options: Options, progress: &dyn Progress) -> 
     begin(Stage::Cut, 0);
     let blocks = cut::cut(graphs, &spec.stitch)?;
     stop_after!(Cut, text::print_blocks(&blocks));
+    if let Some(head) = &spec.detector {
+        return detector::compile(spec, &head.head, &blocks, &options, progress);
+    }
     let score_images = match &options.scoring {
         Scoring::Given(_, tally) => tally.images,
         _ => options.score_images,

@@ -86,7 +86,8 @@ impl Facts {
                 float_score: f64::from(config.float_score) / 100.0,
                 macs: image.macs(config),
                 arena_bytes: config.arena_bytes,
-                live_bytes: image.path(config).map(|id| image.segment(id).live_bytes).max().unwrap_or(0),
+                live_bytes: image.kept_bytes()
+                    + image.path(config).map(|id| image.segment(id).live_bytes).max().unwrap_or(0),
                 milliseconds: facts[number].0 as f64 / ticks_per_millisecond,
                 flash_bytes: image.flash_bytes(config),
                 own_bytes: own[number],
