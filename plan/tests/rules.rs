@@ -343,6 +343,9 @@ const OF_DETECTORS: &[(Rule, &str, BreakParts)] = &[
     (Rule::Reference, "a record behind the data", |w| first(w, OpKind::Pool).weights = u32::MAX - 8),
     (Rule::Reference, "a third operand of another segment", |w| first(w, OpKind::Pool).first_channel = 0),
     (Rule::Reference, "a fourth operand that is not there", |w| first(w, OpKind::Sample).groups = 60_000),
+    (Rule::Reference, "one map as two operands", |w| {
+        first(w, OpKind::Sample).groups = first(w, OpKind::Sample).first_channel
+    }),
     (Rule::Reference, "one prediction alone", |w| first(w, OpKind::Select).input2 = TensorId(0xffff)),
     (Rule::Geometry, "anchors of another number", |w| change_record!(w, Select, generator, |g| g.base_anchors = 1)),
     (Rule::Geometry, "probed anchors of another number", |w| {

@@ -80,6 +80,7 @@ pub(super) fn bias_map(image: &Image<'_>, op: &Op, record: &Attention, at: At) -
     }
     at.equal(Rule::KindKnown, record.flags & WITH_BIAS, 0u8)?;
     at.equal(Rule::KindKnown, op.flags & PER_BOX, PER_BOX)?;
+    distinct(op, at)?;
     let map = image.tensor(TensorId(op.first_channel));
     int16(&map, at)?;
     let [queries, keys] = [record.queries(), record.keys()];
@@ -95,6 +96,7 @@ pub(super) fn alone(image: &Image<'_>, op: &Op, at: At) -> Check {
     let two = matches!(op.kind, OpKind::Select | OpKind::Pool | OpKind::Sample | OpKind::Mix | OpKind::Detect);
     at.equal(Rule::Reference, u8::from(op.input2.0 != NO_TENSOR), u8::from(two))?;
     let second = if two { image.tensor(op.input2) } else { input };
+    distinct(op, at)?;
     match op.kind {
         OpKind::Windows => windows(image, op, &input, &output, at),
         OpKind::Select => select(image, op, [&input, &second], &output, at),
@@ -110,6 +112,18 @@ pub(super) fn alone(image: &Image<'_>, op: &Op, at: At) -> Check {
         OpKind::Mix => mix(image, op, [&input, &second], &output, at),
         _ => detect(image, op, [&input, &second], &output, at),
     }
+}
+
+/// Each operand is lent once.
+fn distinct(op: &Op, at: At) -> Check {
+    let mut rest = &op.operands()[..];
+    while let [first, others @ ..] = rest {
+        if first.0 != NO_TENSOR && others.contains(first) {
+            return Err(at.refuse(Rule::Reference, first.0, NO_TENSOR));
+        }
+        rest = others;
+    }
+    Ok(())
 }
 
 fn int8(tensor: &Tensor, at: At) -> Check {
