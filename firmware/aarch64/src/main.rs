@@ -39,8 +39,9 @@ fn compare<I: Isa>(isa: I, memory: &mut cases::Memory, say: &mut dyn FnMut(Argum
 extern "C" fn rust_main() -> ! {
     let console = Console::open();
     let mut say = |line: Arguments<'_>| console.say(line);
+    let (cases, layers) = (&raw mut CASES, &raw mut LAYERS);
     // SAFETY: this function runs once, on the one core, and nothing else names the statics.
-    let (cases, layers) = unsafe { (&mut *(&raw mut CASES), &mut *(&raw mut LAYERS)) };
+    let (cases, layers) = unsafe { (&mut *cases, &mut *layers) };
     let level = Level::best();
     say(format_args!("kernels: {}", level.name()));
     let empty = instructions(&mut || {});
