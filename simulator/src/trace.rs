@@ -63,8 +63,8 @@ impl Trace {
         Ok(Self { steps })
     }
 
-    /// The built-in trace: time falls along a cosine from 15 % above the costliest config to 5 % above the bound of
-    /// the cheapest, and recovers. A new budget every 1/60 of the replay.
+    /// The built-in trace: time falls along a cosine from 15 % above the bound of the costliest config, so that
+    /// it may be begun, to 5 % above that of the cheapest, and recovers. A new budget every 1/60 of the replay.
     #[must_use]
     pub fn fall_and_recover(image: &Image<'_>, frames: u32) -> Self {
         const STEPS: u32 = 60;
@@ -73,7 +73,7 @@ impl Trace {
             image.path(&config).map(|segment| u64::from(image.cost(TargetId(0), segment).bound_ticks)).sum()
         };
         let low = all().map(bound).min().unwrap_or(0) as f64 * 1.05;
-        let high = (all().map(|config| image.ticks(&config)).max().unwrap_or(0) as f64 * 1.15).max(low);
+        let high = all().map(bound).max().unwrap_or(0) as f64 * 1.15;
         let every = (frames / STEPS).max(1);
         let steps = (0..frames).step_by(every as usize).map(|frame| {
             let turn = std::f64::consts::TAU * f64::from(frame) / f64::from(frames);
