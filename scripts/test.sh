@@ -80,7 +80,7 @@ if component clippy clippy; then
   for board in mps2-an386 mps3-an547 nrf52840 stm32h743; do
     [ $board = mps3-an547 ] && target=thumbv8m.main-none-eabihf || target=thumbv7em-none-eabihf
     step env STITCHNET_IMAGE="$PWD/$LADDER" cargo clippy --manifest-path firmware/Cargo.toml --release --bins --lib \
-      --target $target --no-default-features --features $board,transformers -- -D warnings
+      --target $target --no-default-features --features $board,detector -- -D warnings
   done
   step cargo clippy --manifest-path firmware/Cargo.toml --release -p aarch64 --target aarch64-unknown-none -- -D warnings
   step cargo clippy --manifest-path firmware/Cargo.toml --release --bin layers --target thumbv7em-none-eabihf \

@@ -54,13 +54,14 @@ const fn limit(binary: &'static str, board: &'static str, text: u64, flash: u64,
 const LIMITS: [Limit; 8] = [
     limit("conformance", "mps2-an386", 112, 124, 2),
     limit("latency", "mps2-an386", 96, 112, 16),
-    limit("sense", "mps2-an386", 96, 112, 2),
+    // 96 KiB are wanted here and 64 below: the policy that weighs step-downs and delays took 5 KiB of each.
+    limit("sense", "mps2-an386", 100, 112, 2),
     // As small as it gets: for images of convolutional networks.
-    Limit { profile: "small", features: &[], ..limit("sense", "mps2-an386", 64, 72, 2) },
+    Limit { profile: "small", features: &[], ..limit("sense", "mps2-an386", 66, 74, 2) },
     limit("latency", "stm32h743", 100, 112, 20),
-    limit("sense", "stm32h743", 100, 112, 4),
+    limit("sense", "stm32h743", 108, 118, 4),
     limit("latency", "nrf52840", 100, 112, 20),
-    limit("sense", "nrf52840", 100, 112, 4),
+    limit("sense", "nrf52840", 102, 112, 4),
 ];
 
 /// Builds every binary for every board with an image, and compares.

@@ -15,6 +15,10 @@ use crate::record::{Attention, Element, Generator, Mixing, Op, OpKind, Sampling,
 const MAX_STRIDE_LOG2: u8 = 7;
 
 pub(super) fn is_of_head(kind: OpKind) -> bool {
+    cfg!(feature = "detector") && is_kind_of_head(kind)
+}
+
+fn is_kind_of_head(kind: OpKind) -> bool {
     matches!(
         kind,
         OpKind::Windows
@@ -31,6 +35,11 @@ pub(super) fn is_of_head(kind: OpKind) -> bool {
 /// Flags that a kind has, and what an op that runs on a part of its rows must be: the same rows for each patch or box in all
 /// its maps, whatever their number.
 pub(super) fn flags(image: &Image<'_>, op: &Op, at: At) -> Check {
+    if !cfg!(feature = "detector") {
+        let known = if op.kind == OpKind::Conv { WITH_CURVE } else { 0 };
+        at.equal(Rule::KindKnown, op.flags & !known, 0u8)?;
+        return at.equal(Rule::KindKnown, u8::from(is_kind_of_head(op.kind)), 0u8);
+    }
     let rows = PER_PATCH | PER_BOX;
     let known = match op.kind {
         OpKind::Conv => WITH_CURVE | IF_PATCHES | rows,
@@ -75,7 +84,7 @@ pub(super) fn flags(image: &Image<'_>, op: &Op, at: At) -> Check {
 
 /// The map that is an attention's bias.
 pub(super) fn bias_map(image: &Image<'_>, op: &Op, record: &Attention, at: At) -> Check {
-    if op.flags & WITH_BIAS_MAP == 0 {
+    if !cfg!(feature = "detector") || op.flags & WITH_BIAS_MAP == 0 {
         return Ok(());
     }
     at.equal(Rule::KindKnown, record.flags & WITH_BIAS, 0u8)?;
