@@ -640,6 +640,24 @@ impl Attention {
     }
 }
 
+impl OpKind {
+    /// Whether only a detector's head has it.
+    #[must_use]
+    pub fn is_of_head(self) -> bool {
+        matches!(
+            self,
+            Self::Windows
+                | Self::Select
+                | Self::Pool
+                | Self::Position
+                | Self::Overlap
+                | Self::Sample
+                | Self::Mix
+                | Self::Detect
+        )
+    }
+}
+
 impl Mixing {
     /// Elements of the matrices of all groups.
     #[must_use]

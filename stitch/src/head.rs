@@ -205,20 +205,14 @@ fn boxes(build: &mut Builder<'_>, geometry: &Geometry, maps: &[usize], raw: usiz
     let quant = roomy(build.file.range("relation.content")?);
     let layer = Layer { weights, rows: Rows::PerBox, ..Layer::new("relation.content") };
     let content = build.conv(layer, inside, quant)?;
-    let mut content = build.box_norm("relation.content_norm", "relation.content_norm", content, false, channels)?;
+    let mut content = build.box_norm("relation.content_norm", content, false, channels)?;
     let mut deltas = None;
     for part in if geometry.kind == Kinds::Generator { &["relation"][..] } else { &["relation", "stage"] } {
         let attended = attend(build, geometry, part, content, deltas)?;
-        content = build.box_norm(
-            &format!("{part}.attention_norm"),
-            &format!("{part}.attention_norm"),
-            attended,
-            false,
-            channels,
-        )?;
+        content = build.box_norm(&format!("{part}.attention_norm"), attended, false, channels)?;
         if *part == "stage" {
             let mixed = mixed(build, geometry, maps, content)?;
-            content = build.box_norm("stage.mixing_norm", "stage.mixing_norm", mixed, false, channels)?;
+            content = build.box_norm("stage.mixing_norm", mixed, false, channels)?;
         }
         content = feed_forward(build, geometry, part, content)?;
         deltas = Some(predictions(build, &format!("{part}.boxes"), content, geometry.box_layers, [channels, 4])?);
@@ -251,7 +245,7 @@ fn attend(
     let quant = roomy(build.file.range(&format!("{part}.sum"))?);
     let sum = build.add(&format!("{part}.sum"), [content, code], quant, Rows::PerBox)?;
     let input = build.rescale(part, sum, narrow(build.file.range(&format!("{part}.sum"))?), Rows::PerBox)?;
-    let (qkv, scales) = queries(build, part, input, [channels, boxes])?;
+    let (qkv, scales) = queries(build, part, input, channels)?;
     let bias =
         build.tensor([heads, boxes, boxes], Quant { scale: 1.0 / 256.0, zero_point: 0, element: Element::Int16 });
     let record = build.op(OpKind::Overlap, &[code], bias)?;
@@ -277,12 +271,7 @@ fn attend(
 }
 
 /// Queries, keys and values, each with a step of its own.
-fn queries(
-    build: &mut Builder<'_>,
-    part: &str,
-    input: usize,
-    [channels, _]: [usize; 2],
-) -> Result<(usize, [f32; 3]), Error> {
+fn queries(build: &mut Builder<'_>, part: &str, input: usize, channels: usize) -> Result<(usize, [f32; 3]), Error> {
     let name = format!("{part}.attention.qkv");
     let mut weights = build.file.weights(&name, [3 * channels, 1, 1, channels])?;
     let mut bias = build.file.vector(&format!("{name}.bias"), 3 * channels)?;
@@ -316,7 +305,7 @@ fn feed_forward(build: &mut Builder<'_>, geometry: &Geometry, part: &str, conten
     let name = format!("{part}.ffn_sum");
     let quant = roomy(build.file.range(&name)?);
     let sum = build.add(&name, [content, values], quant, Rows::PerBox)?;
-    build.box_norm(&format!("{part}.ffn_norm"), &format!("{part}.ffn_norm"), sum, false, channels)
+    build.box_norm(&format!("{part}.ffn_norm"), sum, false, channels)
 }
 
 /// Layers with norm and ReLU, then one without: deltas or logits, Q12.
@@ -335,7 +324,7 @@ fn predictions(
         let layer_of = Layer { weights, rows: Rows::PerBox, ..Layer::new(&layer) };
         values = build.conv(layer_of, values, quant)?;
         let norm = format!("{layer}.norm");
-        values = build.box_norm(&norm, &norm, values, true, channels)?;
+        values = build.box_norm(&norm, values, true, channels)?;
     }
     let last = format!("{name}.{layers}");
     let weights = build.file.weights(&last, [outputs, 1, 1, channels])?;

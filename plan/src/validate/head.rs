@@ -14,31 +14,13 @@ use crate::record::{Attention, Element, Generator, Mixing, Op, OpKind, Sampling,
 /// Logarithm of a map's stride at most; sides of patches stay below 4096 pixels.
 const MAX_STRIDE_LOG2: u8 = 7;
 
-pub(super) fn is_of_head(kind: OpKind) -> bool {
-    cfg!(feature = "detector") && is_kind_of_head(kind)
-}
-
-fn is_kind_of_head(kind: OpKind) -> bool {
-    matches!(
-        kind,
-        OpKind::Windows
-            | OpKind::Select
-            | OpKind::Pool
-            | OpKind::Position
-            | OpKind::Overlap
-            | OpKind::Sample
-            | OpKind::Mix
-            | OpKind::Detect
-    )
-}
-
 /// Flags that a kind has, and what an op that runs on a part of its rows must be: the same rows for each patch or box in all
 /// its maps, whatever their number.
 pub(super) fn flags(image: &Image<'_>, op: &Op, at: At) -> Check {
     if !cfg!(feature = "detector") {
         let known = if op.kind == OpKind::Conv { WITH_CURVE } else { 0 };
         at.equal(Rule::KindKnown, op.flags & !known, 0u8)?;
-        return at.equal(Rule::KindKnown, u8::from(is_kind_of_head(op.kind)), 0u8);
+        return at.equal(Rule::KindKnown, u8::from(op.kind.is_of_head()), 0u8);
     }
     let rows = PER_PATCH | PER_BOX;
     let known = match op.kind {

@@ -17,7 +17,7 @@ pub(super) fn alone(image: &Image<'_>, op: &Op, at: At) -> Check {
     super::head::flags(image, op, at)?;
     at.at_most(Rule::Numeric, (i64::from(op.min) + 128) as u64, (i64::from(op.max) + 128) as u64)?;
     let (input, output) = (image.tensor(op.input), image.tensor(op.output));
-    if super::head::is_of_head(op.kind) {
+    if cfg!(feature = "detector") && op.kind.is_of_head() {
         return super::head::alone(image, op, at);
     }
     if op.input2.0 != NO_TENSOR && !matches!(op.kind, OpKind::Add | OpKind::Attention) {

@@ -71,18 +71,7 @@ impl Boxes {
 
 /// Whether an op is one of this file.
 pub(crate) fn takes(op: &Op) -> bool {
-    let of_head = matches!(
-        op.kind,
-        OpKind::Windows
-            | OpKind::Select
-            | OpKind::Pool
-            | OpKind::Position
-            | OpKind::Overlap
-            | OpKind::Sample
-            | OpKind::Mix
-            | OpKind::Detect
-    );
-    of_head || op.kind == OpKind::Attention && op.flags & WITH_BIAS_MAP != 0
+    op.kind.is_of_head() || op.kind == OpKind::Attention && op.flags & WITH_BIAS_MAP != 0
 }
 
 /// An op and its operands, borrowed.

@@ -204,14 +204,7 @@ impl<'f> Builder<'f> {
     }
 
     /// A norm of each box.
-    pub fn box_norm(
-        &mut self,
-        name: &str,
-        range: &str,
-        input: usize,
-        relu: bool,
-        values: usize,
-    ) -> Result<usize, Error> {
-        self.norm(Norm { name, range, relu, values }, input, Rows::PerBox)
+    pub fn box_norm(&mut self, name: &str, input: usize, relu: bool, values: usize) -> Result<usize, Error> {
+        self.norm(Norm { name, range: name, relu, values }, input, Rows::PerBox)
     }
 }
