@@ -14,7 +14,10 @@ from pathlib import Path
 import timm
 import torch
 
+import net
+
 SIDE = 224
+RESNET20 = net.Anchor("resnet20", (3, 3, 3), (16, 32, 64))  # He et al. 2016, section 4.2, for 32x32 pictures
 
 ARCHITECTURES = {
     "deit-ti": "deit_tiny_patch16_224",
@@ -24,6 +27,7 @@ ARCHITECTURES = {
     "swin-s": "swin_small_patch4_window7_224",
     "swin-b": "swin_base_patch4_window7_224",
     "resnet18": "resnet18",
+    "resnet20": RESNET20,
     "resnet50": "resnet50",
     "levit-192": "levit_192",
     "levit-256": "levit_256",
@@ -47,14 +51,15 @@ FAMILIES = {
 def network(name: str, seed: int) -> torch.nn.Module:
     """The architecture with weights from `seed`."""
     torch.manual_seed(seed)
-    net = timm.create_model(ARCHITECTURES[name], pretrained=False)
+    described = ARCHITECTURES[name]
+    made = net.Net(described) if described is RESNET20 else timm.create_model(described, pretrained=False)
     with torch.no_grad():
-        for key, value in net.state_dict().items():
+        for key, value in made.state_dict().items():
             if key.endswith("running_var"):
                 value.mul_(torch.empty_like(value).uniform_(0.7, 1.4))
             elif value.is_floating_point() and "mask" not in key:
                 value.add_(torch.randn_like(value) * 0.02)
-    return net.eval()
+    return made.eval()
 
 
 def export(name: str, out: Path, seed: int, dynamo: bool, opset: int) -> Path:
@@ -65,7 +70,7 @@ def export(name: str, out: Path, seed: int, dynamo: bool, opset: int) -> Path:
         warnings.simplefilter("ignore")
         torch.onnx.export(
             network(name, seed),
-            (torch.zeros(1, 3, SIDE, SIDE),),
+            (torch.zeros(1, 3, *[32 if name == "resnet20" else SIDE] * 2),),
             path,
             opset_version=opset,
             dynamo=dynamo,
