@@ -12,7 +12,7 @@ use crate::softmax;
 /// Leaf functions of one instruction set. A value of such a type proves that the CPU has it, so the leaves are
 /// safe to call. Slices of one call have one length, a multiple of 4.
 pub trait Isa: Copy {
-    /// `scalar`, `avx2`, `vnni`, `neon`, `i8mm`, `dsp`, `mve`.
+    /// `scalar`, `avx2`, `vnni`, `avx512`, `neon`, `i8mm`, `dsp`, `mve`.
     const NAME: &'static str;
 
     /// Runs `body` compiled for this instruction set.
@@ -109,6 +109,8 @@ pub enum Level {
     Avx2,
     /// x86-64 with AVX-VNNI.
     Vnni,
+    /// x86-64 with AVX-512BW.
+    Avx512,
     /// AArch64 with dot products.
     Neon,
     /// AArch64 with dot products and matrix products.
@@ -122,11 +124,13 @@ pub enum Level {
 impl Level {
     /// Those that this CPU has, slowest first.
     pub fn available() -> impl Iterator<Item = Self> {
-        let all = [Self::Scalar, Self::Avx2, Self::Vnni, Self::Neon, Self::I8mm, Self::Dsp, Self::Mve];
+        let all = [Self::Scalar, Self::Avx2, Self::Avx512, Self::Vnni, Self::Neon, Self::I8mm, Self::Dsp, Self::Mve];
         all.into_iter().filter(|level| match level {
             Self::Scalar => true,
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => arch::Avx2::new().is_some(),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => arch::Avx512::new().is_some(),
             #[cfg(target_arch = "x86_64")]
             Self::Vnni => arch::Vnni::new().is_some(),
             #[cfg(target_arch = "aarch64")]
@@ -154,6 +158,7 @@ impl Level {
         match self {
             Self::Scalar => arch::Scalar::NAME,
             Self::Avx2 => "avx2",
+            Self::Avx512 => "avx512",
             Self::Vnni => "vnni",
             Self::Neon => "neon",
             Self::I8mm => "i8mm",
@@ -173,6 +178,11 @@ macro_rules! with_isa {
             match $level {
                 $crate::Level::Vnni => {
                     if let Some($isa) = $crate::arch::Vnni::new() {
+                        break 'chosen $body;
+                    }
+                }
+                $crate::Level::Avx512 => {
+                    if let Some($isa) = $crate::arch::Avx512::new() {
                         break 'chosen $body;
                     }
                 }

@@ -74,6 +74,65 @@ fn layers_have_the_outputs_of_the_reference() {
     assert!(wrong.is_empty(), "the table has other hashes for:\n{}", wrong.join("\n"));
 }
 
+/// A convolution with the padding that keeps a side.
+#[derive(Debug)]
+struct Large {
+    sides: [u16; 2],
+    channels: u16,
+    outputs: u16,
+    kernel: u8,
+    stride: u8,
+    groups: u16,
+    shift: u8,
+}
+
+/// Some instruction sets work through a map in bands, and through weights in blocks of channels.
+#[test]
+fn every_level_equals_scalar_on_maps_larger_than_the_case_memory() {
+    let paint = |len: usize| (0..len as u32).map(|at| (at.wrapping_mul(0x9e37_79b1) >> 24) as u8).collect::<Vec<_>>();
+    let common = Large { sides: [41, 39], channels: 64, outputs: 24, kernel: 3, stride: 1, groups: 1, shift: 42 };
+    let cases = [
+        Large { sides: [80, 37], channels: 48, outputs: 9, kernel: 5, stride: 2, ..common },
+        Large { sides: [60, 61], channels: 34, outputs: 32, groups: 2, ..common },
+        Large { sides: [64, 64], channels: 33, outputs: 40, kernel: 1, shift: 31, ..common },
+        Large { sides: [90, 90], outputs: 16, kernel: 1, stride: 2, ..common },
+        Large { sides: [13, 11], channels: 512, outputs: 80, ..common },
+        Large { sides: [9, 9], channels: 1024, outputs: 16, shift: 30, ..common },
+        common,
+    ];
+    for case in &cases {
+        let &Large { sides: [height, width], channels, outputs, kernel, stride, groups, shift } = case;
+        let size = |side: u16| (side - 1) / u16::from(stride) + 1;
+        let input = Shape { height, width, channels };
+        let output = Shape { height: size(height), width: size(width), channels: outputs };
+        let row = (usize::from(kernel).pow(2) * usize::from(channels / groups)).next_multiple_of(4);
+        let (weights, values) = (paint(row * usize::from(outputs)), paint(input.len()));
+        let values: Vec<i8> = values.into_iter().map(u8::cast_signed).collect();
+        let words = |value: i32| value.to_le_bytes().repeat(outputs.into());
+        let (bias, multiplier) = (words(-1234), words(if shift < 33 { 1 } else { 1_800_000_000 }));
+        let shift = vec![shift; outputs.into()];
+        let requant =
+            Requant { bias: &bias, multiplier: &multiplier, shift: &shift, zero_point: 5, min: -100, max: 120 };
+        let window = Window { kernel: [kernel; 2], stride: [stride; 2], pad: [kernel / 2; 4] };
+        let (weights, curve) = (&*weights, None);
+        for to in [Element::Int8, Element::Int16] {
+            let op = Conv { input, output, window, groups, input_zero: 3, weights, requant, to, curve };
+            let mut scratch = vec![0; kernels::conv_scratch(window.kernel, channels / groups, output.len())];
+            let mut run = |level| {
+                let mut found = vec![0; output.len() * to.bytes()];
+                let result =
+                    kernels::with_isa!(level, |isa| kernels::conv(isa, &op, &values, &mut found, &mut scratch));
+                assert_eq!(result, Ok(()), "{case:?}");
+                found
+            };
+            let expected = run(Level::Scalar);
+            for level in Level::available() {
+                assert!(run(level) == expected, "{}, {to:?}: {case:?}", level.name());
+            }
+        }
+    }
+}
+
 #[test]
 fn wrong_lengths_are_errors() {
     let shape = Shape { height: 2, width: 2, channels: 4 };

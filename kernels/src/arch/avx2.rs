@@ -39,6 +39,12 @@ impl Avx2 {
     }
 }
 
+/// The registers that the system keeps.
+pub(super) fn kept(_: Avx2) -> u64 {
+    // SAFETY: a CPU with AVX2 reports OSXSAVE.
+    unsafe { xcr0() }
+}
+
 /// # Safety
 /// The CPU reports OSXSAVE.
 #[target_feature(enable = "xsave")]

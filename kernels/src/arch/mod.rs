@@ -2,6 +2,8 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod bytes;
 #[cfg(all(target_arch = "arm", feature = "dsp"))]
 mod dsp;
@@ -17,6 +19,8 @@ mod vnni;
 
 #[cfg(target_arch = "x86_64")]
 pub use avx2::Avx2;
+#[cfg(target_arch = "x86_64")]
+pub use avx512::Avx512;
 pub(crate) use bytes::{signed, unsigned};
 #[cfg(all(target_arch = "arm", feature = "dsp"))]
 pub use dsp::Dsp;

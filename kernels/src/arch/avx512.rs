@@ -1,0 +1,81 @@
+//! x86-64 with AVX-512BW: 32 products an instruction, widened to 16 bits first so that nothing saturates.
+//!
+//! `vpmaddubsw` would do 64 of bytes, but it saturates the sum of two; `vpdpbusd`, which does not, is of later CPUs.
+#![allow(unsafe_code)]
+
+mod conv;
+mod pack;
+mod rescale;
+mod strip;
+mod tile;
+
+use core::arch::x86_64::__cpuid_count;
+
+use super::avx2::{self, Avx2};
+use crate::attention::{ROWS, Rows};
+use crate::conv::Conv;
+use crate::isa::Isa;
+use crate::requant::Requant;
+
+/// A CPU with AVX-512F, BW and VL, and AVX2 with them.
+#[derive(Clone, Copy, Debug)]
+pub struct Avx512(Avx2);
+
+impl Avx512 {
+    /// A proof that CPU and operating system support them, if they do.
+    #[must_use]
+    pub fn new() -> Option<Self> {
+        // Intel SDM vol. 1, 15.2: the system keeps masks and all of the wide registers, then the features in leaf 7.
+        const KEPT: u64 = 0b1110_0110;
+        const FEATURES: u32 = 1 << 16 | 1 << 30 | 1 << 31;
+        let avx2 = Avx2::new()?;
+        let has = avx2::kept(avx2) & KEPT == KEPT && __cpuid_count(7, 0).ebx & FEATURES == FEATURES;
+        has.then_some(Self(avx2))
+    }
+}
+
+#[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl")]
+fn with_avx512<R>(body: impl FnOnce() -> R) -> R {
+    body()
+}
+
+impl Isa for Avx512 {
+    const NAME: &'static str = "avx512";
+
+    #[inline(always)]
+    fn enter<R>(self, body: impl FnOnce() -> R) -> R {
+        // SAFETY: `self` proves the features.
+        unsafe { with_avx512(body) }
+    }
+
+    #[inline(always)]
+    fn conv(self, op: &Conv<'_>, input: &[i8], output: &mut [i8], _scratch: &mut [i8]) -> bool {
+        // SAFETY: `self` proves the features.
+        unsafe { conv::conv(op, input, output) }
+    }
+
+    #[inline(always)]
+    fn dot_2x4(self, rows: [&[i8]; 2], weights: [&[u8]; 4]) -> [[i32; 4]; 2] {
+        self.0.dot_2x4(rows, weights)
+    }
+
+    #[inline(always)]
+    fn requant4(self, requant: &Requant<'_>, channel: usize, sums: [i32; 4]) -> [i8; 4] {
+        self.0.requant4(requant, channel, sums)
+    }
+
+    #[inline(always)]
+    fn softmax_row(self, row: &mut [i8]) {
+        self.0.softmax_row(row);
+    }
+
+    #[inline(always)]
+    fn mix(self, weights: [&[[i8; 2]]; ROWS], values: &Rows<'_>, channel: usize) -> [[i32; 16]; ROWS] {
+        self.0.mix(weights, values, channel)
+    }
+
+    #[inline(always)]
+    fn dot(self, row: &[i8], weights: &[u8]) -> i32 {
+        self.0.dot(row, weights)
+    }
+}

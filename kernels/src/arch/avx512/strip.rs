@@ -1,0 +1,193 @@
+//! A band of a map as values of 16 bits, with its padding, so that each window is some lines of it.
+
+use core::arch::x86_64::{
+    __mmask32, _mm256_loadu_si256, _mm256_maskz_loadu_epi8, _mm512_cvtepi8_epi16, _mm512_mask_storeu_epi16,
+    _mm512_set1_epi16, _mm512_storeu_si512,
+};
+use core::ops::Range;
+
+use super::conv::{POSITIONS, STRIP};
+use crate::arch::unsigned;
+use crate::conv::Conv;
+
+/// Room for values, where vectors begin at lines of the cache.
+#[repr(align(64))]
+pub(super) struct Values<const COUNT: usize>([i16; COUNT]);
+
+/// How the windows of one group lie in its strips.
+pub(super) struct Strip<'a> {
+    op: &'a Conv<'a>,
+    /// Channels of the group.
+    channels: usize,
+    /// Lines of a window, and values of a line. A window of one pixel is one line; its positions follow each other.
+    pub(super) lines: usize,
+    pub(super) line: usize,
+    /// Values from one line to the next.
+    pub(super) pitch: usize,
+}
+
+/// Where the windows of a band begin, one position after the other.
+pub(super) struct Places {
+    width: usize,
+    column: usize,
+    row: usize,
+    /// From one column, and from one row, of the output to the next.
+    steps: [usize; 2],
+}
+
+impl Places {
+    #[inline]
+    pub(super) fn next(&mut self) -> usize {
+        let place = self.row * self.steps[0] + self.column * self.steps[1];
+        self.column += 1;
+        if self.column == self.width {
+            (self.column, self.row) = (0, self.row + 1);
+        }
+        place
+    }
+}
+
+impl<'a> Strip<'a> {
+    pub(super) fn new(op: &'a Conv<'a>, channels: usize) -> Self {
+        let [lines, columns] = op.window.kernel.map(usize::from);
+        let across = (usize::from(op.output.width) - 1) * usize::from(op.window.stride[1]) + columns;
+        Self { op, channels, lines, line: columns * channels, pitch: across * channels }
+    }
+
+    fn is_pixel(&self) -> bool {
+        self.op.window.kernel == [1, 1]
+    }
+
+    /// Positions that have room at once: whole rows of the output, but for windows of a pixel. One value is behind them.
+    pub(super) fn band(&self) -> Option<usize> {
+        if self.is_pixel() {
+            let most = (STRIP - 1) / self.channels.max(1);
+            return (most >= POSITIONS).then_some(most / POSITIONS * POSITIONS);
+        }
+        let more = ((STRIP - 1) / self.pitch.max(1)).checked_sub(self.lines)?;
+        let rows = 1 + more.checked_div(self.op.window.stride[0].into()).unwrap_or(0);
+        Some(rows * usize::from(self.op.output.width))
+    }
+
+    /// Of the positions from the band's first one on.
+    pub(super) fn places(&self) -> Places {
+        let [down, right] = self.op.window.stride.map(usize::from);
+        if self.is_pixel() {
+            return Places { width: usize::MAX, column: 0, row: 0, steps: [0, self.channels] };
+        }
+        let steps = [down * self.pitch, right * self.channels];
+        Places { width: self.op.output.width.into(), column: 0, row: 0, steps }
+    }
+
+    /// Writes the strip of `count` positions from `start` on, channels from `channel` on.
+    ///
+    /// # Safety
+    /// `count` is at most the band's, and there is room for a strip.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    pub(super) unsafe fn fill(&self, input: &[i8], channel: usize, start: usize, count: usize, strip: *mut i16) {
+        let op = self.op;
+        let width = usize::from(op.output.width);
+        let mut to = strip;
+        let same_map = [op.input.height, op.input.width] == [op.output.height, op.output.width];
+        if op.window.is_point() && same_map && op.groups == 1 {
+            let from = input.get(start * self.channels..(start + count) * self.channels).unwrap_or_default();
+            // SAFETY: as many values as the positions have.
+            to = unsafe { widen(from, to) };
+        } else if self.is_pixel() {
+            for position in start..start + count {
+                let [top, left] = op.window.start(position / width, position % width);
+                // SAFETY: a pixel of each position.
+                to = unsafe { self.line(input, channel, top, left..left + 1, to) };
+            }
+        } else {
+            let [top, left] = op.window.start(start / width, 0);
+            let across = (self.pitch / self.channels.max(1)) as isize;
+            let lines = (count / width - 1) * usize::from(op.window.stride[0]) + self.lines;
+            for number in 0..lines as isize {
+                // SAFETY: as many lines as the rows of positions have.
+                to = unsafe { self.line(input, channel, top + number, left..left + across, to) };
+            }
+        }
+        // What a last pair reads behind the last window meets a weight of 0.
+        // SAFETY: the value behind the strip.
+        unsafe { to.write(0) };
+    }
+
+    /// Pixels of one line of the map, padding where there are none; returns where they end.
+    ///
+    /// # Safety
+    /// There is room for the pixels.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    unsafe fn line(&self, input: &[i8], channel: usize, y: isize, columns: Range<isize>, mut to: *mut i16) -> *mut i16 {
+        let op = self.op;
+        let (width, pitch) = (op.input.width as isize, usize::from(op.input.channels));
+        let inside = if (0..op.input.height as isize).contains(&y) {
+            columns.start.clamp(0, width)..columns.end.clamp(0, width)
+        } else {
+            0..0
+        };
+        let before = if inside.is_empty() { columns.end - columns.start } else { inside.start - columns.start };
+        let after = if inside.is_empty() { 0 } else { columns.end - inside.end };
+        // SAFETY: pixels before, inside and after are those of `columns`; each has the channels of the group.
+        unsafe {
+            to = fill(op.input_zero, before as usize * self.channels, to);
+            let start = (y.max(0) as usize * width as usize + inside.start as usize) * pitch + channel;
+            let pixels = (inside.end - inside.start) as usize;
+            if pitch == self.channels {
+                to = widen(input.get(start..start + pixels * pitch).unwrap_or_default(), to);
+            } else {
+                for pixel in 0..pixels {
+                    let at = start + pixel * pitch;
+                    to = widen(input.get(at..at + self.channels).unwrap_or_default(), to);
+                }
+            }
+            fill(op.input_zero, after as usize * self.channels, to)
+        }
+    }
+}
+
+/// The first `count` lanes.
+fn mask(count: usize) -> __mmask32 {
+    ((1u64 << count) - 1) as __mmask32
+}
+
+/// Writes the values in 16 bits; returns where they end.
+///
+/// # Safety
+/// There is room for them.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn widen(values: &[i8], mut to: *mut i16) -> *mut i16 {
+    let (blocks, rest) = unsigned(values).as_chunks::<32>();
+    for block in blocks {
+        // SAFETY: 32 bytes are read, and 32 values of the room are written; a vector may lie at any address.
+        unsafe { _mm512_storeu_si512(to.cast(), _mm512_cvtepi8_epi16(_mm256_loadu_si256(block.as_ptr().cast()))) };
+        to = to.wrapping_add(32);
+    }
+    let mask = mask(rest.len());
+    // SAFETY: only lanes of the mask are read and written.
+    unsafe {
+        let values = _mm512_cvtepi8_epi16(_mm256_maskz_loadu_epi8(mask, rest.as_ptr().cast()));
+        _mm512_mask_storeu_epi16(to, mask, values);
+    }
+    to.wrapping_add(rest.len())
+}
+
+/// Writes a value `count` times; returns where they end.
+///
+/// # Safety
+/// There is room for them.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn fill(value: i8, count: usize, mut to: *mut i16) -> *mut i16 {
+    let values = _mm512_set1_epi16(value.into());
+    for _ in 0..count / 32 {
+        // SAFETY: 32 values of the room.
+        unsafe { _mm512_storeu_si512(to.cast(), values) };
+        to = to.wrapping_add(32);
+    }
+    // SAFETY: only lanes of the mask are written.
+    unsafe { _mm512_mask_storeu_epi16(to, mask(count % 32), values) };
+    to.wrapping_add(count % 32)
+}
