@@ -34,6 +34,7 @@ class Geometry:
     probe_anchors: int = 20  # per probed patch
     probe_low: float = 0.1
     probe_high: float = 0.7
+    probe_side: float = 0.5  # of a patch's side: larger anchors are no reason to look closer
     keep: float = 0.1
     patch_overlap: float = 0.25
     patch_cap: int = 15  # probed patches per map
@@ -208,7 +209,7 @@ class Generator(nn.Module):
         """Mask [A] of the anchors that ask for a look at the map of this stride: unsure and small."""
         g = self.geometry
         unsure = (anchors[:, 4] > logit(g.probe_low)) & (anchors[:, 4] < logit(g.probe_high))
-        return unsure & (anchors[:, 2:4] < g.patch * stride / 2).all(-1)
+        return unsure & (anchors[:, 2:4] < g.probe_side * g.patch * stride).all(-1)
 
     def corners(self, anchors, stride: int, size) -> np.ndarray:
         """Cells [M, (u, v)] of the patches around the anchors, best first, overlapping ones dropped, capped."""

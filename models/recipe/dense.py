@@ -1,7 +1,8 @@
 """The rival: a dense anchor-free head with non-maximum suppression, on the same maps.
 
 Every cell of every map answers for one box: class logits and the distances to its four sides. Two depthwise-separable
-blocks, shared by the levels, then a 1x1 convolution. Cells are assigned to boxes by how well they already score and
+blocks, shared by the levels but for their norms (what is normal differs by level: with one norm, training normalises
+each level by itself and evaluation all by their mixture), then a 1x1 convolution. Cells are assigned to boxes by how well they already score and
 overlap (Feng et al. 2021, TOOD); the score learns the overlap (Li et al. 2020, quality focal loss).
 """
 
@@ -29,16 +30,11 @@ class DenseHead(nn.Module):
     def __init__(self, channels: int, classes: int, strides):
         super().__init__()
         self.classes = classes
-        layers = []
+        self.filters = nn.ModuleList()
         for _ in range(2):
-            layers += [
-                nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False),
-                nn.BatchNorm2d(channels),
-                nn.Conv2d(channels, channels, 1, bias=False),
-                nn.BatchNorm2d(channels),
-                nn.ReLU(),
-            ]
-        self.blocks = nn.Sequential(*layers)
+            self.filters.append(nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False))
+            self.filters.append(nn.Conv2d(channels, channels, 1, bias=False))
+        self.norms = nn.ModuleList(nn.ModuleList(nn.BatchNorm2d(channels) for _ in self.filters) for _ in strides)
         self.predict = nn.Conv2d(channels, classes + 4, 1)
         self.scales = nn.Parameter(torch.ones(len(strides)))
         nn.init.normal_(self.predict.weight, std=0.01)
@@ -48,7 +44,11 @@ class DenseHead(nn.Module):
     def forward(self, maps):
         logits, boxes, centres = [], [], []
         for index, (stride, map_) in enumerate(sorted(maps.items())):
-            out = self.predict(self.blocks(map_))
+            out = map_
+            for number, (convolution, norm) in enumerate(zip(self.filters, self.norms[index])):
+                out = norm(convolution(out))
+                out = F.relu(out) if number % 2 else out
+            out = self.predict(out)
             height, width = out.shape[-2:]
             y, x = torch.meshgrid(
                 torch.arange(height, device=out.device), torch.arange(width, device=out.device), indexing="ij"

@@ -141,11 +141,9 @@ def head_tensors(net: Detector) -> dict[str, torch.Tensor]:
         affine(tensors, f"neck.smooth{stride}.0", depthwise)
         affine(tensors, f"neck.smooth{stride}.1", pointwise)
     if net.kind == "dense":
-        layers = list(net.head.blocks)
-        for block in range(2):
-            for part in range(2):
-                place = 5 * block + 2 * part
-                affine(tensors, f"dense.{block}.{part}", fuse_conv_bn_eval(layers[place], layers[place + 1]))
+        for stride, norms in zip(STRIDES, net.head.norms):
+            for place, pair in enumerate(zip(net.head.filters, norms)):
+                affine(tensors, f"dense{stride}.{place // 2}.{place % 2}", fuse_conv_bn_eval(*pair))
         affine(tensors, "dense.predict", net.head.predict)
         tensors["dense.scales"] = net.head.scales
     else:

@@ -179,7 +179,7 @@ class Head:
         corners = []
         if self.kind != "asag-no-probing":
             chosen = (score > logit(g["probe_low"])) & (score < logit(g["probe_high"]))
-            chosen &= (base[:, 2:4] < p * stride / 2).all(1)
+            chosen &= (base[:, 2:4] < g["probe_side"] * p * stride).all(1)
             corners = self.patches(base[chosen], stride)
         self.seen["corners"] = corners
         fresh = self.probed(maps, corners)

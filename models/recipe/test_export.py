@@ -66,7 +66,7 @@ def test_the_file_says_what_it_holds():
         name for name in asag if name.startswith("generator.probe")
     }
     dense = head_tensors(Detector("dense").eval())
-    assert dense["dense.predict.weight"].shape == (7, 64) and dense["dense.0.0.weight"].shape == (64, 3, 3)
+    assert dense["dense.predict.weight"].shape == (7, 64) and dense["dense8.0.0.weight"].shape == (64, 3, 3)
 
 
 def noise(folder, count: int):
