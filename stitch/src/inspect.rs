@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Result, bail};
-use stitch::cut::{self, Blocks};
+use stitch::cut::{self, AnchorBlocks, Blocks};
 use stitch::report::grouped;
 use stitch::{family, import, simplify};
 
@@ -82,5 +82,33 @@ fn describe(blocks: &Blocks) -> String {
             shape(back.cuts[pair.back_cut].shape)
         ));
     }
+    lines.extend(unstitched(blocks));
     lines.join("\n") + "\n"
+}
+
+/// For each anchor the inner cuts at which no stitch leaves or enters, and why.
+fn unstitched(blocks: &Blocks) -> Vec<String> {
+    let line = |(number, anchor): (usize, &AnchorBlocks)| {
+        let inner = 1..anchor.cuts.len() - 1;
+        let size = |cut: usize| &anchor.cuts[cut].shape[..2];
+        let used = |cut: usize| {
+            blocks
+                .pairs
+                .iter()
+                .any(|pair| [(pair.front, pair.front_cut), (pair.back, pair.back_cut)].contains(&(number, cut)))
+        };
+        let why = |cut: usize| {
+            let like = |other: usize| inner.contains(&other) && size(other) == size(cut);
+            match (like(cut - 1), like(cut + 1)) {
+                (false, false) => "the only one of its size of map",
+                (true, false) => "the last of its size of map: what follows makes another, which no stitch does",
+                (false, true) => "where its size of map begins",
+                (true, true) => "not in the space that is asked for",
+            }
+        };
+        let cuts: Vec<String> =
+            inner.clone().filter(|&cut| !used(cut)).map(|cut| format!("    cut {cut}: {}", why(cut))).collect();
+        (!cuts.is_empty()).then(|| format!("  {}, no stitch at\n{}", anchor.graph.name, cuts.join("\n")))
+    };
+    blocks.anchors.iter().enumerate().filter_map(line).collect()
 }
