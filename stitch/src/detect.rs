@@ -1,5 +1,6 @@
 //! `stitchnet detect`: boxes on pictures.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -51,6 +52,12 @@ pub fn detect(arguments: &Detect) -> Result<()> {
     let bytes = crate::read_image(&arguments.image)?;
     let image = crate::parse(&bytes, &arguments.image)?;
     let config = config(&image, arguments)?;
+    if !(0.0..=1.0).contains(&arguments.threshold) {
+        bail!("--threshold is {}; a probability from 0 to 1 is expected", arguments.threshold);
+    }
+    if arguments.output.is_some() {
+        distinct(&arguments.pictures)?;
+    }
     if !arguments.json {
         let ticks_per_second = f64::from(image.target(TargetId(0)).ticks_per_second.max(1));
         let predicted = image.ticks(&image.config(config)) as f64 / ticks_per_second * 1000.0;
@@ -65,6 +72,21 @@ pub fn detect(arguments: &Detect) -> Result<()> {
             let file = folder.join(name).with_extension("png");
             let drawn = draw(&picture, &marks(&image, &shown)).png();
             if arguments.json { crate::write_quietly(&file, &drawn) } else { crate::write(&file, &drawn) }?;
+        }
+    }
+    Ok(())
+}
+
+/// Refuses two pictures whose boxes would be drawn into one file.
+fn distinct(pictures: &[PathBuf]) -> Result<()> {
+    let mut names: HashMap<_, &Path> = HashMap::new();
+    for path in pictures {
+        if let Some(other) = names.insert(path.file_stem(), path) {
+            bail!(
+                "--output: {} and {} would be written to one file; give them two folders",
+                other.display(),
+                path.display()
+            );
         }
     }
     Ok(())

@@ -9,7 +9,7 @@ use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 use stitch::cut::Blocks;
 use stitch::family::{self, FamilySpec};
 use stitch::images::ImageSet;
-use stitch::learn::finetune::{Options, Pixels, Training, Verdict, What, state};
+use stitch::learn::finetune::{Device, Options, Pixels, Training, Verdict, What, state};
 use stitch::learn::{self, learned};
 use stitch::network::Stitched;
 use stitch::pipeline;
@@ -70,9 +70,25 @@ pub struct Train {
     /// Steps between two measurements; the state is written after each
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
     round: u32,
-    /// Equal seeds train equally
+    /// Equal seeds train equally, on one device
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// Where to compute: `cpu`, all cores; `cuda` or `cuda:1`, an NVIDIA GPU, if built with `--features cuda`
+    #[arg(long, default_value = "cpu", value_parser = device)]
+    device: Device,
+}
+
+fn device(text: &str) -> Result<Device, String> {
+    let number = match text {
+        "cpu" => return Ok(Device::Cpu),
+        "cuda" => Some(0),
+        _ => text.strip_prefix("cuda:").and_then(|number| number.parse().ok()),
+    };
+    let number = number.ok_or("`cpu`, `cuda` or `cuda:NUMBER` is expected")?;
+    if !cfg!(feature = "cuda") {
+        return Err("built without it; `cargo run --release --features cuda --bin stitchnet -- train …` has it".into());
+    }
+    Device::new_cuda(number).map_err(|error| error.to_string())
 }
 
 /// Trains to the end, or until it diverges.
@@ -104,7 +120,8 @@ pub fn train(arguments: &Train) -> Result<()> {
         seed: arguments.seed,
     };
     let steps = options.steps;
-    let mut training = Training::new(start(arguments, &spec, &blocks, &anchors)?, anchors, options)?;
+    let mut training =
+        Training::new(start(arguments, &spec, &blocks, &anchors)?, anchors, options, arguments.device.clone())?;
     std::fs::create_dir_all(&arguments.output).with_context(|| format!("{}", arguments.output.display()))?;
     let file = arguments.output.join("state.safetensors");
     if file.exists() {

@@ -58,7 +58,9 @@ fn wrong_usage_exits_with_2_and_help_with_examples_exists() {
     assert_eq!(stitchnet(&[]).status.code(), Some(2));
     assert_eq!(stitchnet(&["report"]).status.code(), Some(2));
     assert_eq!(stitchnet(&["bench", "x.snet", "--repeats", "many"]).status.code(), Some(2));
-    for command in ["inspect", "compile", "report", "evaluate", "merge", "simulate", "bench", "vectors", "demo"] {
+    for command in
+        ["inspect", "compile", "report", "evaluate", "merge", "simulate", "bench", "vectors", "demo", "detect", "train"]
+    {
         let output = stitchnet(&[command, "--help"]);
         assert_eq!(output.status.code(), Some(0), "{command}");
         assert!(text(&output.stdout).contains("Example"), "{command}: {}", text(&output.stdout));
@@ -114,4 +116,79 @@ fn a_wrong_trace_is_refused_with_its_line() {
     let error = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1));
     assert!(error.contains("trace.csv") && error.contains("line 2, column 3") && error.contains("`fast`"), "{error}");
+}
+
+#[test]
+fn a_device_that_the_command_has_not_is_refused_with_what_would_do() {
+    let of = |device| {
+        let output = stitchnet(&["train", "missing.toml", "-o", "out", "--device", device]);
+        assert_eq!(output.status.code(), Some(2), "{device}");
+        text(&output.stderr)
+    };
+    for device in ["gpu", "cuda:x", ""] {
+        assert!(of(device).contains("`cpu`, `cuda` or `cuda:NUMBER` is expected"), "{}", of(device));
+    }
+    if !cfg!(feature = "cuda") {
+        assert!(of("cuda").contains("--features cuda"), "{}", of("cuda"));
+    }
+}
+
+const PICTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/blood-cells/data/pictures/BloodImage_00007.jpg");
+
+#[test]
+fn detect_prints_boxes_and_draws_them() {
+    let folder = folder("detect");
+    let image = folder.join("detector.snet").to_string_lossy().into_owned();
+    fs::write(&image, plan::sample::detector().finish()).expect("the image can be written");
+    let drawn = folder.join("drawn");
+    let output = stitchnet(&["detect", &image, PICTURE, "--threshold", "0", "-o", &drawn.to_string_lossy()]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let lines = text(&output.stdout);
+    let boxes: Vec<&str> = lines.lines().filter(|line| line.starts_with("  ")).collect();
+    assert!(!boxes.is_empty() && lines.contains(&format!("BloodImage_00007.jpg: {} boxes", boxes.len())), "{lines}");
+    let png = fs::read(drawn.join("BloodImage_00007.png")).expect("the drawing was written");
+    let mut reader = png::Decoder::new(std::io::Cursor::new(png)).read_info().expect("a PNG");
+    let mut pixels = vec![0; reader.output_buffer_size().expect("a size")];
+    let frame = reader.next_frame(&mut pixels).expect("pixels");
+    // The drawing is twice as large as a small picture.
+    assert_eq!((frame.width, frame.height), (640, 480));
+
+    let output = stitchnet(&["detect", &image, PICTURE, PICTURE, "--threshold", "0", "--json"]);
+    let lines = text(&output.stdout);
+    assert_eq!(lines.lines().count(), 2, "{lines}");
+    for line in lines.lines() {
+        let row: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        assert_eq!(row["boxes"].as_array().map(Vec::len), Some(boxes.len()), "{line}");
+        assert!(row["boxes"][0]["corners"].as_array().is_some_and(|corners| corners.len() == 4), "{line}");
+    }
+}
+
+#[test]
+fn detect_refuses_what_it_cannot_do_with_the_reason() {
+    let folder = folder("detect-refused");
+    let [detector, classifier] = ["detector.snet", "classifier.snet"].map(|name| folder.join(name));
+    fs::write(&detector, plan::sample::detector().finish()).expect("the image can be written");
+    fs::write(&classifier, plan::sample::writer().finish()).expect("the image can be written");
+    let [detector, classifier] = [&detector, &classifier].map(|path| path.to_string_lossy().into_owned());
+    let broken = folder.join("broken.jpg");
+    fs::write(&broken, &fs::read(PICTURE).expect("the picture")[..500]).expect("the picture can be written");
+    let broken = broken.to_string_lossy().into_owned();
+    let cases: [(&[&str], &[&str]); 8] = [
+        (&[&classifier, PICTURE], &["classifier.snet", "no detector"]),
+        (&["missing.snet", PICTURE], &["missing.snet"]),
+        (&[&detector, "missing.jpg"], &["missing.jpg"]),
+        (&[&detector, &broken], &["broken.jpg"]),
+        (&[&detector, PICTURE, "--config", "huge"], &["`huge`", "there are"]),
+        (&[&detector, PICTURE, "--budget", "0"], &["--budget", "the cheapest"]),
+        (&[&detector, PICTURE, "--threshold", "NaN"], &["--threshold", "from 0 to 1"]),
+        (&[&detector, PICTURE, PICTURE, "-o", "out"], &["--output", "one file"]),
+    ];
+    for (arguments, parts) in cases {
+        let output = stitchnet(&[&["detect"], arguments].concat());
+        let error = text(&output.stderr);
+        assert_eq!((output.status.code(), error.lines().count()), (Some(1), 1), "{arguments:?}: {error}");
+        for part in parts {
+            assert!(error.contains(part), "{arguments:?}: `{part}` is not in: {error}");
+        }
+    }
 }

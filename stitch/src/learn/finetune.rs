@@ -9,10 +9,12 @@
 
 mod net;
 mod ops;
+mod portable;
 mod sample;
 pub mod state;
 
-use candle_core::{Device, Tensor};
+pub use candle_core::Device;
+use candle_core::Tensor;
 use rayon::prelude::*;
 
 pub use net::{Net, Parameter, Place, What};
@@ -83,6 +85,7 @@ pub struct Training {
     teacher_tensors: Vec<Tensor>,
     sampler: Sampler,
     options: Options,
+    device: Device,
     /// Checksum of the parameters before the first step.
     start: u32,
 }
@@ -99,11 +102,12 @@ pub enum Verdict {
 }
 
 impl Training {
-    /// Before the first step; the largest anchor of `teacher` is what all learn to answer as.
+    /// Before the first step; the largest anchor of `teacher` is what all learn to answer as. Where it runs is no part of
+    /// what a training is: it can go on on another device.
     ///
     /// # Errors
     /// [`Error::Family`] if there is nothing to train.
-    pub fn new(stitched: Stitched, teacher: Stitched, options: Options) -> Result<Self, Error> {
+    pub fn new(stitched: Stitched, teacher: Stitched, options: Options, device: Device) -> Result<Self, Error> {
         // Where anchors stay as they are, a step on one would change nothing.
         let first = if options.what == What::All { 0 } else { stitched.anchors.len() };
         let chosen = |path: &usize| options.only.is_empty() || options.only.contains(path);
@@ -113,14 +117,14 @@ impl Training {
         }
         let sampler = Sampler::new(&stitched, &paths);
         let teacher = Net::frozen(teacher);
-        let teacher_tensors = teacher.tensors().map_err(refused)?;
+        let teacher_tensors = teacher.tensors(&device).map_err(refused)?;
         let mut random = Draw::new(options.seed);
         let mut draw = || (random.next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0;
         let net = Net::new(stitched, options.what, options.rank, &mut draw);
         let moments = vec![Moments::default(); net.parameters.len()];
         let numbers = net.parameters.iter().flat_map(|parameter| &parameter.values);
         let start = plan::crc32(&numbers.flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>());
-        Ok(Self { net, moments, step: 0, best: None, teacher, teacher_tensors, sampler, options, start })
+        Ok(Self { net, moments, step: 0, best: None, teacher, teacher_tensors, sampler, options, device, start })
     }
 
     /// What two trainings must have in common so that one can go on from the other.
@@ -153,13 +157,19 @@ impl Training {
     ) -> candle_core::Result<(f64, Vec<Option<Vec<f32>>>)> {
         let size: usize = shape.iter().product();
         let total = (images.len() / size * configs.len()) as f64;
-        let parts = images.chunks(PART * size).map(|part| images_tensor(part, shape)).collect::<Result<Vec<_>, _>>()?;
-        let goals = parts.par_iter().map(|part| self.goal(part)).collect::<Result<Vec<_>, _>>()?;
-        let tensors = self.net.tensors()?;
+        let tensor = |part| images_tensor(part, shape, &self.device);
+        let parts = images.chunks(PART * size).map(tensor).collect::<Result<Vec<_>, _>>()?;
+        let goals = parts
+            .par_iter()
+            .with_min_len(self.at_once(parts.len()))
+            .map(|part| self.goal(part))
+            .collect::<Result<Vec<_>, _>>()?;
+        let tensors = self.net.tensors(&self.device)?;
         let jobs: Vec<(usize, usize)> =
             (0..parts.len()).flat_map(|part| configs.iter().map(move |&config| (part, config))).collect();
         let results = jobs
             .par_iter()
+            .with_min_len(self.at_once(jobs.len()))
             .map(|&(part, config)| {
                 let answers = self.net.answers(config, &tensors, &parts[part])?;
                 let loss = (distance(&answers, &goals[part])? / total)?;
@@ -184,6 +194,11 @@ impl Training {
             }
         }
         Ok((loss, sums))
+    }
+
+    /// Least parts for one thread: all cores share them, while another device takes one after the other.
+    fn at_once(&self, parts: usize) -> usize {
+        if self.device.is_cpu() { 1 } else { parts.max(1) }
     }
 
     /// What the teacher says, softened.
@@ -231,13 +246,14 @@ impl Training {
 
     fn loss(&self, pixels: &Pixels<'_>) -> candle_core::Result<f64> {
         let size: usize = pixels.shape.iter().product();
-        let (images, tensors) = (pixels.normalised(), self.net.tensors()?);
+        let (images, tensors) = (pixels.normalised(), self.net.tensors(&self.device)?);
         let parts = images.chunks(PART * size).collect::<Vec<_>>();
         let configs = self.sampler.paths();
         let losses = parts
             .par_iter()
+            .with_min_len(self.at_once(parts.len()))
             .map(|part| {
-                let part = images_tensor(part, pixels.shape)?;
+                let part = images_tensor(part, pixels.shape, &self.device)?;
                 let goal = self.goal(&part)?;
                 let of = |config| distance(&self.net.answers(config, &tensors, &part)?, &goal)?.to_scalar::<f32>();
                 configs.clone().map(of).sum::<candle_core::Result<f32>>()
@@ -263,9 +279,13 @@ fn refused(error: candle_core::Error) -> Error {
     Error::Stage { stage: "learn", what: error.to_string() }
 }
 
-fn images_tensor(images: &[f32], [height, width, channels]: [usize; 3]) -> candle_core::Result<Tensor> {
+fn images_tensor(
+    images: &[f32],
+    [height, width, channels]: [usize; 3],
+    device: &Device,
+) -> candle_core::Result<Tensor> {
     let count = images.len() / (height * width * channels);
-    Tensor::from_vec(images.to_vec(), (count, height, width, channels), &Device::Cpu)
+    Tensor::from_vec(images.to_vec(), (count, height, width, channels), device)
 }
 
 /// Sum over the images of the divergence of softened answers from the goal, `temperature² · Σ g·(log g − log a)`.

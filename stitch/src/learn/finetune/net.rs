@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use candle_core::{DType, Device, Result, Tensor, Var, bail};
 
 use super::ops::{Add, Conv, Gather};
+use super::portable;
 use crate::graph::{Node, Op};
 use crate::network::{Correction, Kind, Path, Segment, Stitched};
 
@@ -132,19 +133,19 @@ impl Net {
         net
     }
 
-    /// The parameters as tensors, for one step; those that are trained can be differentiated by.
+    /// The parameters as tensors on a device, for one step; those that are trained can be differentiated by.
     ///
     /// # Errors
     /// What candle refuses.
-    pub fn tensors(&self) -> Result<Vec<Tensor>> {
+    pub fn tensors(&self, device: &Device) -> Result<Vec<Tensor>> {
         let tensor = |parameter: &Parameter| {
-            let tensor = Tensor::from_vec(parameter.values.clone(), &parameter.shape[..], &Device::Cpu)?;
+            let tensor = Tensor::from_vec(parameter.values.clone(), &parameter.shape[..], device)?;
             Ok(if parameter.trained { Var::from_tensor(&tensor)?.into_inner() } else { tensor })
         };
         self.parameters.iter().map(tensor).collect()
     }
 
-    /// Answers `[N, classes]` of a path to `images` `[N, H, W, C]`.
+    /// Answers `[N, classes]` of a path to `images` `[N, H, W, C]`, which are where `tensors` are.
     ///
     /// # Errors
     /// An op without a gradient, by name; what candle refuses.
@@ -176,6 +177,9 @@ impl Net {
         let shape = |tensor: usize| found.tensors[tensor];
         let first = map(maps, node.inputs[0], found)?;
         let (input, output) = (shape(node.inputs[0]), shape(node.output));
+        if !first.device().is_cpu() {
+            return self.portable(path, segment, position, tensors, maps);
+        }
         match &node.op {
             Op::Conv { window, groups, clamp, .. } => {
                 let (weights, bias) = self.weights(path, segment, position, node, tensors)?;
@@ -189,10 +193,33 @@ impl Net {
             Op::Move { origin, step, repeat, clamp } => {
                 first.contiguous()?.apply_op1(Gather::moved(input, output, *origin, *step, *repeat, *clamp))
             }
-            Op::Concat { clamp } if *clamp == crate::graph::Clamp::NONE => {
-                let parts = node.inputs.iter().map(|&input| map(maps, input, found)).collect::<Result<Vec<_>>>()?;
-                Tensor::cat(&parts, 3)?.contiguous()
+            Op::Concat { clamp } if *clamp == crate::graph::Clamp::NONE => concat(node, maps, found),
+            op => bail!("node `{}` ({}): fine-tuning has no gradient for it", node.name, op.name()),
+        }
+    }
+
+    /// [`Self::node`] in candle's own operations, for devices that [`super::ops`] does not run on.
+    pub(super) fn portable(
+        &self,
+        path: usize,
+        segment: usize,
+        position: usize,
+        tensors: &[Tensor],
+        maps: &[Option<Tensor>],
+    ) -> Result<Tensor> {
+        let found = &self.stitched.segments[segment];
+        let node = &found.nodes[position];
+        let first = map(maps, node.inputs[0], found)?;
+        let output = found.tensors[node.output];
+        match &node.op {
+            Op::Conv { window, groups, clamp, .. } => {
+                let (weights, bias) = self.weights(path, segment, position, node, tensors)?;
+                portable::conv(first, &weights, &bias, window, *groups, output, *clamp)
             }
+            Op::Add { clamp } => portable::clamped(&(first + map(maps, node.inputs[1], found)?)?, *clamp),
+            Op::Pool { kind, window, clamp } => portable::pool(first, *kind, window, output, *clamp),
+            Op::Move { origin, step, repeat, clamp } => portable::moved(first, output, *origin, *step, *repeat, *clamp),
+            Op::Concat { clamp } if *clamp == crate::graph::Clamp::NONE => concat(node, maps, found),
             op => bail!("node `{}` ({}): fine-tuning has no gradient for it", node.name, op.name()),
         }
     }
@@ -225,7 +252,7 @@ impl Net {
     /// What candle refuses.
     pub fn family(&self) -> Result<Stitched> {
         let mut stitched = self.stitched.clone();
-        let tensors = self.tensors()?;
+        let tensors = self.tensors(&Device::Cpu)?;
         for (number, path) in stitched.paths.iter_mut().enumerate() {
             for Correction { segment, node, bias } in &mut path.corrections {
                 let place = Place::OwnBias { path: number, segment: *segment, node: *node };
@@ -251,6 +278,12 @@ fn map<'a>(maps: &'a [Option<Tensor>], tensor: usize, segment: &Segment) -> Resu
         Some(Some(map)) => Ok(map),
         _ => bail!("{}: tensor {tensor} is read before it is written", segment.name),
     }
+}
+
+/// Channels of all inputs, one after the other.
+fn concat(node: &Node, maps: &[Option<Tensor>], segment: &Segment) -> Result<Tensor> {
+    let parts = node.inputs.iter().map(|&input| map(maps, input, segment)).collect::<Result<Vec<_>>>()?;
+    Tensor::cat(&parts, 3)?.contiguous()
 }
 
 /// The first segment with the same layer, which has the parameters of all of them.

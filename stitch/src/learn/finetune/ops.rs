@@ -1,7 +1,8 @@
 //! Operations with gradients, over batches `[N, H, W, C]` in f32 on the CPU.
 //!
 //! Candle's own convolution has a gradient too, but takes channels first and is several times slower here: gathered windows
-//! and one matrix product per tile keep everything in the cache. Its result is the judge in the tests.
+//! and one matrix product per tile keep everything in the cache. Its result is the judge in the tests. Another device than
+//! the CPU gets [`super::portable`], which is made of candle's operations only.
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Device, Layout, Result, Shape, Storage, Tensor, bail};
 

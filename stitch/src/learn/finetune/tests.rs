@@ -72,12 +72,15 @@ fn convolutions_equal_candles_own() {
         let expected = judged(&op, &input, &weights, &bias).expect("judged");
         let [input, weights, bias] =
             [&input, &weights, &bias].map(|tensor| Var::from_tensor(tensor).expect("a variable"));
+        let portable = portable::conv(&input, &weights, &bias, &window, groups, op.output, clamp).expect("convolved");
         let result = input.apply_op3(&weights, &bias, op).expect("convolved");
-        let loss = result.sqr().and_then(|squares| squares.sum_all()? / 2.0).expect("a loss");
-        let gradients = loss.backward().expect("gradients");
-        assert_close(&result, &expected[0]);
-        for (var, expected) in [&input, &weights, &bias].into_iter().zip(&expected[1..]) {
-            assert_close(gradients.get(var.as_tensor()).expect("a gradient"), expected);
+        for result in [result, portable] {
+            let loss = result.sqr().and_then(|squares| squares.sum_all()? / 2.0).expect("a loss");
+            let gradients = loss.backward().expect("gradients");
+            assert_close(&result, &expected[0]);
+            for (var, expected) in [&input, &weights, &bias].into_iter().zip(&expected[1..]) {
+                assert_close(gradients.get(var.as_tensor()).expect("a gradient"), expected);
+            }
         }
     }
 }
@@ -104,12 +107,19 @@ fn gradients_of_the_other_ops_are_those_of_differences() {
     type Function = Box<dyn Fn(&Tensor) -> Tensor>;
     let gather =
         |make: Box<dyn Fn() -> Gather>| -> Function { Box::new(move |x| x.apply_op1(make()).expect("gathered")) };
-    let functions: [Function; 5] = [
+    let (around, second) = ([1, 1], other.clone());
+    let functions: [Function; 10] = [
         gather(Box::new(move || Gather::pool(PoolKind::Average, &window, shape, pooled, Clamp::NONE))),
         gather(Box::new(move || Gather::pool(PoolKind::Max, &window, shape, pooled, Clamp::NONE))),
         gather(Box::new(move || Gather::moved(shape, [2, 3, 5], [0, 1, -1], [2, 2], [1, 1], Clamp::RELU))),
         gather(Box::new(move || Gather::moved(shape, [8, 12, 3], [0, 0, 0], [1, 1], [2, 2], Clamp::NONE))),
         Box::new(move |x| x.apply_op2(&other, Add(RELU6)).expect("added")),
+        // The same for other devices than the CPU, in the same order.
+        Box::new(move |x| portable::pool(x, PoolKind::Average, &window, pooled, Clamp::NONE).expect("pooled")),
+        Box::new(move |x| portable::pool(x, PoolKind::Max, &window, pooled, Clamp::NONE).expect("pooled")),
+        Box::new(move |x| portable::moved(x, [2, 3, 5], [0, 1, -1], [2, 2], around, Clamp::RELU).expect("moved")),
+        Box::new(move |x| portable::moved(x, [8, 12, 3], [0, 0, 0], around, [2, 2], Clamp::NONE).expect("moved")),
+        Box::new(move |x| portable::clamped(&(x + &second).expect("added"), RELU6).expect("clamped")),
     ];
     // Values far from one another and from the bounds, so that no difference steps over a kink.
     let spread: Vec<f32> = (0..144).map(|index| ((index * 59) % 144) as f32 / 16.0 - 4.0 + 0.03).collect();
@@ -117,6 +127,7 @@ fn gradients_of_the_other_ops_are_those_of_differences() {
     for (number, function) in functions.iter().enumerate() {
         let var = Var::from_tensor(&input).expect("a variable");
         let result = function(var.as_tensor());
+        assert_close(&result, &functions[number % 5](var.as_tensor()));
         let weights = random(result.dims(), 5);
         let loss = (&result * &weights).and_then(|product| product.sum_all()).expect("a loss");
         let gradients = loss.backward().expect("gradients");
@@ -157,7 +168,7 @@ const OPTIONS: Options = Options {
 };
 
 fn trained(options: Options, steps: u64) -> Training {
-    let mut training = Training::new(fitted(), fitted(), options).expect("a training");
+    let mut training = Training::new(fitted(), fitted(), options, Device::Cpu).expect("a training");
     let seen = bytes(64, 1);
     for _ in 0..steps {
         training.step(&pixels(&seen)).expect("a step");
@@ -180,9 +191,9 @@ fn a_path_answers_as_the_float_path_does() {
     let stitched = fitted();
     let net = Net::frozen(stitched.clone());
     let images = images(3);
-    let batch = images_tensor(&images.concat(), [6, 6, 3]).expect("a batch");
+    let batch = images_tensor(&images.concat(), [6, 6, 3], &Device::Cpu).expect("a batch");
     for path in 0..stitched.paths.len() {
-        let found = net.answers(path, &net.tensors().expect("tensors"), &batch).expect("answers");
+        let found = net.answers(path, &net.tensors(&Device::Cpu).expect("tensors"), &batch).expect("answers");
         let expected: Vec<f32> = images.iter().flat_map(|image| follow(&stitched, path, image)).collect();
         assert_close(&found, &Tensor::from_vec(expected, (3, 4), &Device::Cpu).expect("a tensor"));
     }
@@ -193,8 +204,8 @@ fn training_brings_paths_nearer_to_the_teacher_and_keeps_the_best() {
     let unseen = bytes(24, 2);
     for (what, rank) in [(What::All, None), (What::Stitches, None), (What::Stitches, Some(1))] {
         let start = fitted();
-        let mut training =
-            Training::new(start.clone(), start.clone(), Options { what, rank, ..OPTIONS }).expect("a training");
+        let mut training = Training::new(start.clone(), start.clone(), Options { what, rank, ..OPTIONS }, Device::Cpu)
+            .expect("a training");
         let Verdict::Best(before) = training.measure(&pixels(&unseen)).expect("measured") else { panic!("no start") };
         assert_eq!(training.family().expect("a family").segments.len(), start.segments.len());
         let seen = bytes(64, 1);
@@ -242,7 +253,7 @@ fn shared() -> Stitched {
 fn stitches_of_one_layer_stay_equal() {
     for rank in [None, Some(1)] {
         let options = Options { what: What::Stitches, rank, configs: 1, ..OPTIONS };
-        let mut training = Training::new(shared(), shared(), options).expect("a training");
+        let mut training = Training::new(shared(), shared(), options, Device::Cpu).expect("a training");
         for _ in 0..10 {
             training.step(&pixels(&bytes(64, 1))).expect("a step");
         }
@@ -261,7 +272,7 @@ fn only_the_paths_that_were_asked_for_change() {
     (blocks.pairs, blocks.paths) = (vec![pair(1, 0), pair(2, 1)], vec![vec![0], vec![1]]);
     let start = learn(&blocks, &images(40), EXACT, &|| ()).expect("fitted").stitched;
     let options = Options { what: What::Stitches, only: vec![3], ..OPTIONS };
-    let mut training = Training::new(start.clone(), start.clone(), options).expect("a training");
+    let mut training = Training::new(start.clone(), start.clone(), options, Device::Cpu).expect("a training");
     let changed = |training: &Training| -> Vec<bool> {
         let family = training.net.family().expect("a family");
         [2, 3].map(|path| follow(&family, path, &images(1)[0]) != follow(&start, path, &images(1)[0])).into()
@@ -272,7 +283,7 @@ fn only_the_paths_that_were_asked_for_change() {
     assert_eq!(changed(&training), [false, true]);
     // Anchors that stay as they are leave nothing to train.
     let none = Options { what: What::Stitches, only: vec![0, 1], ..OPTIONS };
-    assert!(Training::new(start.clone(), start, none).is_err());
+    assert!(Training::new(start.clone(), start, none, Device::Cpu).is_err());
 }
 
 #[test]
@@ -295,7 +306,7 @@ fn the_teacher_is_the_anchor_that_was_given() {
     // Starting from its own largest anchor, that anchor has nothing to learn; from another, it has.
     let loss = |teacher: Stitched| {
         let options = Options { only: vec![1], ..OPTIONS };
-        let mut training = Training::new(fitted(), teacher, options).expect("a training");
+        let mut training = Training::new(fitted(), teacher, options, Device::Cpu).expect("a training");
         training.step(&pixels(&bytes(64, 1))).expect("a step")
     };
     assert!(loss(fitted()).abs() < 1e-4);
@@ -313,7 +324,7 @@ fn a_training_that_goes_on_after_a_break_takes_the_same_steps() {
     let unseen = bytes(24, 2);
     first.measure(&pixels(&unseen)).expect("measured");
     state::write(&file, &first).expect("written");
-    let mut second = Training::new(fitted(), fitted(), OPTIONS).expect("a training");
+    let mut second = Training::new(fitted(), fitted(), OPTIONS, Device::Cpu).expect("a training");
     state::read(&file, &mut second).expect("read");
     assert_eq!((second.step, &second.best), (3, &first.best));
     second.best = None;
@@ -322,11 +333,12 @@ fn a_training_that_goes_on_after_a_break_takes_the_same_steps() {
     }
     let all = |training: &Training| training.net.parameters.iter().flat_map(|p| p.values.clone()).collect::<Vec<f32>>();
     assert_eq!(all(&second), all(&whole));
-    let mut other = Training::new(fitted(), fitted(), Options { batch: 41, ..OPTIONS }).expect("a training");
+    let mut other =
+        Training::new(fitted(), fitted(), Options { batch: 41, ..OPTIONS }, Device::Cpu).expect("a training");
     let error = state::read(&file, &mut other).expect_err("other options").to_string();
     assert!(error.contains("batch: 40") && error.contains("batch: 41"), "{error}");
     let begun = trained(OPTIONS, 5).family().expect("a family");
-    let mut other = Training::new(begun, fitted(), OPTIONS).expect("a training");
+    let mut other = Training::new(begun, fitted(), OPTIONS, Device::Cpu).expect("a training");
     let error = state::read(&file, &mut other).expect_err("another start").to_string();
     assert!(error.contains("at first of checksum"), "{error}");
     std::fs::write(&file, b"nothing").expect("written");
@@ -336,7 +348,8 @@ fn a_training_that_goes_on_after_a_break_takes_the_same_steps() {
 
 #[test]
 fn a_diverging_training_is_told_and_the_best_state_kept() {
-    let mut training = Training::new(fitted(), fitted(), Options { rate: 1e6, ..OPTIONS }).expect("a training");
+    let mut training =
+        Training::new(fitted(), fitted(), Options { rate: 1e6, ..OPTIONS }, Device::Cpu).expect("a training");
     let unseen = bytes(24, 2);
     assert!(matches!(training.measure(&pixels(&unseen)), Ok(Verdict::Best(_))));
     let before = training.family().expect("a family");
