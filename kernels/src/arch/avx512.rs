@@ -3,16 +3,18 @@
 //! `vpmaddubsw` would do 64 of bytes, but it saturates the sum of two; `vpdpbusd`, which does not, is of later CPUs.
 #![allow(unsafe_code)]
 
+mod attention;
 mod conv;
 mod pack;
 mod rescale;
+mod softmax;
 mod strip;
 mod tile;
 
 use core::arch::x86_64::__cpuid_count;
 
 use super::avx2::{self, Avx2};
-use crate::attention::{ROWS, Rows};
+use crate::attention::{Attention, ROWS, Rows};
 use crate::conv::Conv;
 use crate::isa::Isa;
 use crate::requant::Requant;
@@ -55,6 +57,12 @@ impl Isa for Avx512 {
     }
 
     #[inline(always)]
+    fn attention(self, op: &Attention<'_>, query: &[i8], key: &[i8], output: &mut [i8], _scratch: &mut [i8]) -> bool {
+        // SAFETY: `self` proves the features.
+        unsafe { attention::attention(op, query, key, output) }
+    }
+
+    #[inline(always)]
     fn dot_2x4(self, rows: [&[i8]; 2], weights: [&[u8]; 4]) -> [[i32; 4]; 2] {
         self.0.dot_2x4(rows, weights)
     }
@@ -66,7 +74,8 @@ impl Isa for Avx512 {
 
     #[inline(always)]
     fn softmax_row(self, row: &mut [i8]) {
-        self.0.softmax_row(row);
+        // SAFETY: `self` proves the features.
+        unsafe { softmax::row(row) }
     }
 
     #[inline(always)]

@@ -7,17 +7,24 @@
 use core::mem::MaybeUninit;
 
 use super::pack::pack;
-use super::rescale::Rescale;
+use super::rescale::{Finish, Table};
 use super::strip::{Strip, Values};
-use super::tile::{LANES, Run, tile};
+use super::tile::{Factors, LANES, ROWS, rows, tiles, vectors};
 use crate::conv::{Conv, row_len};
 
 /// Values of 16 bits of a strip, and of packed weights: 128 and 192 KiB of the stack, most of it untouched by small layers.
 pub(super) const STRIP: usize = 64 << 10;
 const WEIGHTS: usize = 96 << 10;
 
-/// Positions of a tile.
-pub(super) const POSITIONS: usize = 8;
+/// Outputs of a tile's channels.
+struct Outputs {
+    finish: Finish,
+    table: Table,
+    /// First of them of the band's first position.
+    first: *mut i8,
+    /// Bytes from one position to the next.
+    pitch: usize,
+}
 
 /// Runs a checked convolution, if it has the positions and channels that packing pays for.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
@@ -29,7 +36,7 @@ pub(super) fn conv(op: &Conv<'_>, input: &[i8], output: &mut [i8]) -> bool {
     if positions < 4 || per_group < 8 {
         return false;
     }
-    let short = op.requant.is_short();
+    let finish = Finish::of_conv(op, op.requant.is_short());
     let strip = Strip::new(op, channels);
     // Of each line of a window, with a zero behind it where a pair would reach into the next line.
     let pairs = strip.lines * strip.line.div_ceil(2);
@@ -55,19 +62,22 @@ pub(super) fn conv(op: &Conv<'_>, input: &[i8], output: &mut [i8]) -> bool {
                 let rows = &weights[done * row..(done + size) * row];
                 // SAFETY: at most `most` vectors of each pair, so there is room; rows are those of `size` channels.
                 unsafe { pack(rows, row, vectors, [strip.lines, strip.line], packed) };
-                let run = Run {
-                    strip: values,
-                    weights: packed,
+                let factors = Factors {
+                    rows: values,
+                    pitch: strip.pitch,
                     lines: strip.lines,
                     pairs: strip.line.div_ceil(2),
-                    pitch: strip.pitch,
-                    rescale: Rescale::new(op, short, first + done, size),
-                    output: output[start * pitch..].as_mut_ptr().wrapping_add((first + done) * op.to.bytes()),
-                    output_pitch: pitch,
+                    columns: packed,
+                };
+                let outputs = Outputs {
+                    finish,
+                    table: Table::new(&op.requant, first + done, size),
+                    first: output[start * pitch..].as_mut_ptr().wrapping_add((first + done) * op.to.bytes()),
+                    pitch,
                 };
                 // SAFETY: the strip has the windows of `count` positions, packed are weights for `vectors`, the output has
                 // `count` positions from `start` on.
-                unsafe { tiles(&run, &strip, count, vectors) };
+                unsafe { band_of(&factors, &outputs, &strip, count, vectors) };
                 done += size;
             }
         }
@@ -75,40 +85,43 @@ pub(super) fn conv(op: &Conv<'_>, input: &[i8], output: &mut [i8]) -> bool {
     true
 }
 
-/// Vectors of the next tile where so many are left: three, two, and one where only one is left.
-fn vectors(left: usize) -> usize {
-    if left == 4 { 2 } else { left.min(3) }
-}
-
 /// All positions of a band.
 ///
 /// # Safety
-/// As [`tile`], for all `count` positions of the band.
+/// The factors are a band of `count` positions and `vectors` of channels; the outputs have as many positions.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn tiles(run: &Run, strip: &Strip<'_>, count: usize, vectors: usize) {
+unsafe fn band_of(factors: &Factors, outputs: &Outputs, strip: &Strip<'_>, count: usize, vectors: usize) {
     let mut done = 0;
-    let mut places = strip.places();
+    let mut windows = strip.places();
     while done < count {
-        let mut offsets = [0; POSITIONS];
-        let size = 1 << (count - done).min(POSITIONS).ilog2();
-        offsets.iter_mut().take(size).for_each(|offset| *offset = places.next());
+        let size = rows(count - done);
+        let mut places = [0; ROWS];
+        places.iter_mut().take(size).for_each(|place| *place = windows.next());
         // SAFETY: as the caller says; `size` of them are left.
-        unsafe {
-            match (size, vectors) {
-                (8, 3) => tile::<8, 3>(run, &offsets, done),
-                (8, 2) => tile::<8, 2>(run, &offsets, done),
-                (8, _) => tile::<8, 1>(run, &offsets, done),
-                (4, 3) => tile::<4, 3>(run, &offsets, done),
-                (4, 2) => tile::<4, 2>(run, &offsets, done),
-                (4, _) => tile::<4, 1>(run, &offsets, done),
-                (2, 3) => tile::<2, 3>(run, &offsets, done),
-                (2, 2) => tile::<2, 2>(run, &offsets, done),
-                (2, _) => tile::<2, 1>(run, &offsets, done),
-                (_, 3) => tile::<1, 3>(run, &offsets, done),
-                (_, 2) => tile::<1, 2>(run, &offsets, done),
-                (_, _) => tile::<1, 1>(run, &offsets, done),
-            }
-        }
+        unsafe { tiles!(size, vectors, tile(factors, outputs, &places, done)) }
         done += size;
+    }
+}
+
+/// `COUNT` positions of a band, from `first` on.
+///
+/// # Safety
+/// As [`band_of`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn tile<const COUNT: usize, const VECTORS: usize>(
+    factors: &Factors,
+    outputs: &Outputs,
+    places: &[usize; ROWS],
+    first: usize,
+) {
+    // SAFETY: the windows lie in the strip, and there are weights for all vectors.
+    let sums: [[_; VECTORS]; COUNT] = unsafe { factors.products(places) };
+    for vector in 0..VECTORS {
+        let constants = outputs.table.constants(&outputs.finish, vector * LANES);
+        for (position, sums) in sums.iter().enumerate() {
+            let output = outputs.first.wrapping_add((first + position) * outputs.pitch);
+            // SAFETY: the output has this position, and the channels that the table has.
+            unsafe { outputs.finish.store(&constants, sums[vector], output, vector * LANES) };
+        }
     }
 }

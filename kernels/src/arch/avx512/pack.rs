@@ -1,11 +1,15 @@
 //! Rows of weights, widened and interleaved: two values of each of 16 channels in a vector.
 
 use core::arch::x86_64::{
-    __m128i, __m512i, __mmask16, _mm_maskz_loadu_epi8, _mm512_castsi128_si512, _mm512_castsi512_si256,
-    _mm512_cvtepi8_epi16, _mm512_extracti64x4_epi64, _mm512_inserti32x4, _mm512_permutexvar_epi64, _mm512_setr_epi64,
-    _mm512_storeu_si512, _mm512_unpackhi_epi16, _mm512_unpackhi_epi32, _mm512_unpacklo_epi16, _mm512_unpacklo_epi32,
+    __m128i, __m512i, _mm_maskz_loadu_epi8, _mm_unpackhi_epi8, _mm_unpacklo_epi8, _mm256_set_m128i,
+    _mm512_castsi128_si512, _mm512_castsi512_si256, _mm512_cvtepi8_epi16, _mm512_extracti64x4_epi64,
+    _mm512_inserti32x4, _mm512_permutexvar_epi64, _mm512_setr_epi64, _mm512_storeu_si512, _mm512_unpackhi_epi16,
+    _mm512_unpackhi_epi32, _mm512_unpacklo_epi16, _mm512_unpacklo_epi32,
 };
 
+use core::ptr::null;
+
+use super::rescale::lanes;
 use super::tile::LANES;
 
 /// Writes `[lines][pairs of a line][vectors][16 channels][2]` from rows of `row` bytes, one a channel, each of which begins
@@ -15,27 +19,63 @@ use super::tile::LANES;
 /// There is room for it at `packed`; `vectors` times 16 channels are at least those of `rows`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 pub(super) unsafe fn pack(rows: &[u8], row: usize, vectors: usize, [lines, line]: [usize; 2], packed: *mut i16) {
-    let pairs = line.div_ceil(2);
     for vector in 0..vectors {
-        let channels: &[u8] = rows.get(vector * LANES * row..).unwrap_or_default();
         for number in 0..lines {
-            for first in (0..pairs).step_by(8) {
-                let at = number * line + 2 * first;
-                let mask = ((1u32 << (line - 2 * first).min(16)) - 1) as __mmask16;
-                let bytes = |channel: usize| {
-                    let start = channel * row + at;
-                    // A channel that is not there is not read.
-                    let mask = if start < channels.len() { mask } else { 0 };
-                    // SAFETY: the bytes of the mask lie in a line of the channel's row; others are not read.
-                    unsafe { _mm_maskz_loadu_epi8(mask, channels.as_ptr().wrapping_add(start).cast()) }
-                };
-                let of_pairs = interleaved(bytes);
-                for (pair, &values) in of_pairs.iter().enumerate().take(pairs - first) {
-                    let place = ((number * pairs + first + pair) * vectors + vector) * 2 * LANES;
-                    // SAFETY: 32 values of the room.
-                    unsafe { _mm512_storeu_si512(packed.wrapping_add(place).cast(), values) };
-                }
-            }
+            let starts = |channel: usize| {
+                let start = (vector * LANES + channel) * row + number * line;
+                if start < rows.len() { rows.as_ptr().wrapping_add(start) } else { null() }
+            };
+            let place = (number * line.div_ceil(2) * vectors + vector) * 2 * LANES;
+            // SAFETY: a line of each row that is there; the line's part of the room.
+            unsafe { pack_line(core::array::from_fn(starts), line, vectors, packed.wrapping_add(place)) };
+        }
+    }
+}
+
+/// Writes `[pairs][16 channels][2]`, `vectors` such vectors apart, from lines of `len` bytes, zeros for one that is null.
+///
+/// # Safety
+/// The lines have `len` bytes, and there is room.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+pub(super) unsafe fn pack_line(lines: [*const u8; LANES], len: usize, vectors: usize, mut packed: *mut i16) {
+    let pairs = len.div_ceil(2);
+    for first in (0..pairs).step_by(8) {
+        let mask = lanes(len - 2 * first);
+        let of_pairs = interleaved(|channel| {
+            let mask = if lines[channel].is_null() { 0 } else { mask };
+            // SAFETY: the bytes of the mask lie in the line; others are not read.
+            unsafe { _mm_maskz_loadu_epi8(mask, lines[channel].wrapping_add(2 * first).cast()) }
+        });
+        for &values in of_pairs.iter().take(pairs - first) {
+            // SAFETY: 32 values of the room.
+            unsafe { _mm512_storeu_si512(packed.cast(), values) };
+            packed = packed.wrapping_add(vectors * 2 * LANES);
+        }
+    }
+}
+
+/// Writes `[pairs of rows][vectors][16 columns][2]` from rows of bytes, `vectors` times 16 at most: two rows side by side, zeros
+/// where there are none.
+///
+/// # Safety
+/// There is room for it at `packed`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+pub(super) unsafe fn pack_pairs<'a>(mut rows: impl Iterator<Item = &'a [u8]>, vectors: usize, mut packed: *mut i16) {
+    while let Some(first) = rows.next() {
+        let second = rows.next().unwrap_or_default();
+        for vector in 0..vectors {
+            let bytes = |row: &[u8]| {
+                let row = row.get(vector * LANES..).unwrap_or_default();
+                // SAFETY: only bytes of the row are read.
+                unsafe { _mm_maskz_loadu_epi8(lanes(row.len()), row.as_ptr().cast()) }
+            };
+            let (a, b) = (bytes(first), bytes(second));
+            let both = _mm256_set_m128i(_mm_unpackhi_epi8(a, b), _mm_unpacklo_epi8(a, b));
+            // SAFETY: 32 values of the room.
+            unsafe { _mm512_storeu_si512(packed.cast(), _mm512_cvtepi8_epi16(both)) };
+            packed = packed.wrapping_add(2 * LANES);
         }
     }
 }
@@ -45,12 +85,12 @@ pub(super) unsafe fn pack(rows: &[u8], row: usize, vectors: usize, [lines, line]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 fn interleaved(bytes: impl Fn(usize) -> __m128i) -> [__m512i; 8] {
     // Channels 4·lane + number: what is interleaved inside of lanes then has four channels in order.
-    let lanes = |number: usize| {
+    let four = |number: usize| {
         let low = _mm512_castsi128_si512(bytes(number));
         let low = _mm512_inserti32x4::<1>(low, bytes(number + 4));
         _mm512_inserti32x4::<3>(_mm512_inserti32x4::<2>(low, bytes(number + 8)), bytes(number + 12))
     };
-    let (a, b, c, d) = (lanes(0), lanes(1), lanes(2), lanes(3));
+    let (a, b, c, d) = (four(0), four(1), four(2), four(3));
     let low = [_mm512_unpacklo_epi16(a, b), _mm512_unpacklo_epi16(c, d)];
     let high = [_mm512_unpackhi_epi16(a, b), _mm512_unpackhi_epi16(c, d)];
     // Two pairs of four channels in each lane.

@@ -10,27 +10,21 @@ use core::arch::x86_64::{
     _mm512_castsi256_si512, _mm512_castsi512_si256, _mm512_cvtepi32_epi64, _mm512_cvtepu8_epi32, _mm512_cvtepu8_epi64,
     _mm512_cvtsepi32_epi8, _mm512_cvtsepi32_epi16, _mm512_cvtsepi64_epi32, _mm512_extracti64x4_epi64,
     _mm512_inserti64x4, _mm512_mask_mov_epi32, _mm512_maskz_loadu_epi32, _mm512_mul_epi32, _mm512_set1_epi32,
-    _mm512_set1_epi64, _mm512_sllv_epi32, _mm512_sllv_epi64, _mm512_srai_epi32, _mm512_srav_epi32, _mm512_srav_epi64,
-    _mm512_srli_epi64, _mm512_sub_epi32, _mm512_sub_epi64,
+    _mm512_set1_epi64, _mm512_setzero_si512, _mm512_sllv_epi32, _mm512_sllv_epi64, _mm512_srai_epi32,
+    _mm512_srav_epi32, _mm512_srav_epi64, _mm512_srli_epi64, _mm512_sub_epi32, _mm512_sub_epi64,
 };
 
 use super::tile::LANES;
 use crate::conv::Conv;
 use crate::element::Element;
+use crate::requant::Requant;
 
-/// What turns the sums of a run of channels into outputs.
-pub(super) struct Rescale {
+/// The tables of a run of channels.
+pub(super) struct Table {
     bias: *const i32,
     multiplier: *const i32,
     shift: *const u8,
     channels: usize,
-    zero: i32,
-    min: __m128i,
-    max: __m128i,
-    /// Whether outputs are Int16.
-    wide: bool,
-    /// Whether all shifts are 33 to 54.
-    short: bool,
 }
 
 /// Constants of 16 neighbouring channels, or of fewer at the end.
@@ -48,32 +42,40 @@ pub(super) struct Constants {
     mask: __mmask16,
 }
 
-impl Rescale {
-    /// Of `channels` from `first` on, `short` as [`crate::Requant::is_short`] says; the tables have an entry for each (`Requant::check`).
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-    pub(super) fn new(op: &Conv<'_>, short: bool, first: usize, channels: usize) -> Self {
-        let requant = &op.requant;
-        let wide = op.to == Element::Int16;
+/// What is the same for all channels.
+#[derive(Clone, Copy)]
+pub(super) struct Finish {
+    zero: i32,
+    min: __m128i,
+    max: __m128i,
+    /// Whether outputs are Int16.
+    wide: bool,
+    /// Whether all shifts are 33 to 54.
+    short: bool,
+}
+
+/// The first `left` lanes, or all of them.
+#[inline(always)]
+pub(super) fn lanes(left: usize) -> __mmask16 {
+    ((1u32 << left.min(LANES)) - 1) as __mmask16
+}
+
+impl Table {
+    /// Of `channels` from `first` on; the tables have an entry for each (`Requant::check`).
+    pub(super) fn new(requant: &Requant<'_>, first: usize, channels: usize) -> Self {
         Self {
             bias: requant.bias.as_ptr().wrapping_add(4 * first).cast(),
             multiplier: requant.multiplier.as_ptr().wrapping_add(4 * first).cast(),
             shift: requant.shift.as_ptr().wrapping_add(first),
             channels,
-            zero: if wide { 0 } else { requant.zero_point.into() },
-            min: _mm_set1_epi8(requant.min),
-            max: _mm_set1_epi8(requant.max),
-            wide,
-            short,
         }
     }
 
     /// From `channel` of them on.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-    pub(super) fn constants(&self, channel: usize) -> Constants {
-        let left = self.channels.saturating_sub(channel).min(LANES);
-        let mask = ((1u32 << left) - 1) as __mmask16;
+    pub(super) fn constants(&self, finish: &Finish, channel: usize) -> Constants {
+        let mask = lanes(self.channels.saturating_sub(channel));
         // SAFETY: lanes of the mask are channels that the tables have; others are not read. No alignment is needed.
         let (bias, multiplier, shifts) = unsafe {
             (
@@ -82,25 +84,52 @@ impl Rescale {
                 _mm_maskz_loadu_epi8(mask, self.shift.wrapping_add(channel).cast()),
             )
         };
+        Constants::new(finish, bias, multiplier, shifts, mask)
+    }
+}
+
+impl Constants {
+    /// The same multiplier and shift for the first `left` lanes.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    pub(super) fn same(finish: &Finish, multiplier: i32, shift: u8, left: usize) -> Self {
+        let shifts = _mm_set1_epi8(shift.cast_signed());
+        Self::new(finish, _mm512_setzero_si512(), _mm512_set1_epi32(multiplier), shifts, lanes(left))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    fn new(finish: &Finish, bias: __m512i, multiplier: __m512i, shifts: __m128i, mask: __mmask16) -> Self {
         let shift = _mm512_sub_epi32(_mm512_cvtepu8_epi32(shifts), _mm512_set1_epi32(32));
-        let zero = _mm512_sllv_epi32(_mm512_set1_epi32(self.zero), shift);
+        let zero = _mm512_sllv_epi32(_mm512_set1_epi32(finish.zero), shift);
         // 2^(shift-1), also where the shift is 1.
         let half = _mm512_srai_epi32::<1>(_mm512_sllv_epi32(_mm512_set1_epi32(1), shift));
-        Constants {
-            bias,
-            multiplier,
-            odd: _mm512_srli_epi64::<32>(multiplier),
-            half: _mm512_add_epi32(half, zero),
-            shift,
-            shifts,
-            mask,
-        }
+        let odd = _mm512_srli_epi64::<32>(multiplier);
+        Self { bias, multiplier, odd, half: _mm512_add_epi32(half, zero), shift, shifts, mask }
+    }
+}
+
+impl Finish {
+    /// Of a convolution; `short` as [`Requant::is_short`] says.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    pub(super) fn of_conv(op: &Conv<'_>, short: bool) -> Self {
+        let wide = op.to == Element::Int16;
+        let zero = if wide { 0 } else { op.requant.zero_point };
+        Self { wide, ..Self::new(zero, [op.requant.min, op.requant.max], short) }
+    }
+
+    /// To int8.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    pub(super) fn new(zero: i8, [min, max]: [i8; 2], short: bool) -> Self {
+        Self { zero: zero.into(), min: _mm_set1_epi8(min), max: _mm_set1_epi8(max), wide: false, short }
     }
 
     /// 16 sums to outputs that are not narrowed yet.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-    fn scaled(&self, constants: &Constants, sums: __m512i) -> __m512i {
+    pub(super) fn scaled(&self, constants: &Constants, sums: __m512i) -> __m512i {
         const ODD: __mmask16 = 0xaaaa;
         let sums = _mm512_add_epi32(sums, constants.bias);
         if self.short {

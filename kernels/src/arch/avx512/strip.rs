@@ -6,7 +6,8 @@ use core::arch::x86_64::{
 };
 use core::ops::Range;
 
-use super::conv::{POSITIONS, STRIP};
+use super::conv::STRIP;
+use super::tile::ROWS;
 use crate::arch::unsigned;
 use crate::conv::Conv;
 
@@ -62,7 +63,7 @@ impl<'a> Strip<'a> {
     pub(super) fn band(&self) -> Option<usize> {
         if self.is_pixel() {
             let most = (STRIP - 1) / self.channels.max(1);
-            return (most >= POSITIONS).then_some(most / POSITIONS * POSITIONS);
+            return (most >= ROWS).then_some(most / ROWS * ROWS);
         }
         let more = ((STRIP - 1) / self.pitch.max(1)).checked_sub(self.lines)?;
         let rows = 1 + more.checked_div(self.op.window.stride[0].into()).unwrap_or(0);
@@ -158,7 +159,7 @@ fn mask(count: usize) -> __mmask32 {
 /// There is room for them.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn widen(values: &[i8], mut to: *mut i16) -> *mut i16 {
+pub(super) unsafe fn widen(values: &[i8], mut to: *mut i16) -> *mut i16 {
     let (blocks, rest) = unsigned(values).as_chunks::<32>();
     for block in blocks {
         // SAFETY: 32 bytes are read, and 32 values of the room are written; a vector may lie at any address.

@@ -1,0 +1,231 @@
+//! Attention of eight queries at a time: keys and values of a head are packed once, as the weights of a convolution are, and
+//! serve all queries.
+//!
+//! Keys are the columns of the scores, channels those of the mixed values, whose rows are the weights that softmax leaves.
+
+use core::arch::x86_64::{_mm512_mask_storeu_epi32, _mm512_max_epi32, _mm512_min_epi32, _mm512_set1_epi32};
+use core::mem::MaybeUninit;
+use core::ptr::null;
+
+use super::pack::{pack_line, pack_pairs};
+use super::rescale::{Constants, Finish, lanes};
+use super::softmax;
+use super::strip::{Values, widen};
+use super::tile::{Factors, LANES, ROWS, rows, tiles, vectors};
+use crate::arch::unsigned;
+use crate::attention::{Attention, LOGIT, Part};
+use crate::softmax::MOST_KEYS;
+
+/// Values of 16 bits that packed keys, and packed values, of a head have room for.
+const PACKED: usize = 64 << 10;
+/// Most channels of a query.
+const WIDTH: usize = 1024;
+
+/// On the stack: 336 KiB.
+#[repr(C)]
+struct Room {
+    keys: Values<PACKED>,
+    values: Values<PACKED>,
+    /// Words of 32 bits; later weights of 16 bits in the first half of each row.
+    scores: Values<{ 2 * ROWS * MOST_KEYS }>,
+    queries: Values<{ ROWS * WIDTH }>,
+}
+
+/// One head of one window.
+struct Head<'a> {
+    op: &'a Attention<'a>,
+    part: &'a Part<'a>,
+    room: *mut Room,
+    /// Of logits and of outputs.
+    finish: [Finish; 2],
+}
+
+/// Whether a shift is one that [`crate::Requant::is_short`] accepts.
+fn is_short(shift: u8) -> bool {
+    (33..=54).contains(&shift)
+}
+
+/// Runs a checked attention, if a head has room.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+pub(super) fn attention(op: &Attention<'_>, query: &[i8], keys_and_values: &[i8], output: &mut [i8]) -> bool {
+    let (keys, width, channels) = (op.keys(), usize::from(op.key.width), usize::from(op.value.width));
+    let packed_keys = keys.next_multiple_of(LANES) * width.next_multiple_of(2);
+    let packed_values = keys.next_multiple_of(2) * channels.next_multiple_of(LANES);
+    if keys > MOST_KEYS || width > WIDTH || packed_keys.max(packed_values) > PACKED {
+        return false;
+    }
+    let mut room = MaybeUninit::<Room>::uninit();
+    let logit = Finish::new(0, [i8::MIN, i8::MAX], is_short(op.logit_shift));
+    let finish = [logit, Finish::new(op.zero_point, [op.min, op.max], is_short(op.shift))];
+    op.each_part(query, keys_and_values, |part| {
+        let head = Head { op, part: &part, room: room.as_mut_ptr(), finish };
+        // SAFETY: there is room for keys and values, checked above; so there is for eight queries and their scores.
+        unsafe {
+            head.pack();
+            let mut first = 0;
+            while first < op.queries() {
+                let count = rows(op.queries() - first);
+                head.block(first, count, output);
+                first += count;
+            }
+        }
+    });
+    true
+}
+
+impl Head<'_> {
+    fn keys(&self) -> *mut i16 {
+        self.room.cast()
+    }
+
+    fn values(&self) -> *mut i16 {
+        self.keys().wrapping_add(PACKED)
+    }
+
+    fn scores(&self) -> *mut i32 {
+        self.values().wrapping_add(PACKED).cast()
+    }
+
+    fn queries(&self) -> *mut i16 {
+        self.scores().wrapping_add(ROWS * MOST_KEYS).cast()
+    }
+
+    /// Packs keys and values, tile after tile of columns.
+    ///
+    /// # Safety
+    /// There is room.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    unsafe fn pack(&self) {
+        let (keys, width) = (self.op.keys(), usize::from(self.op.key.width));
+        let mut rows = self.part.key.each().take(keys);
+        let (mut done, mut left) = (self.keys(), keys.div_ceil(LANES));
+        while left > 0 {
+            let count = vectors(left);
+            for vector in 0..count {
+                let lines = [0; LANES].map(|_| rows.next().map_or(null(), |row| unsigned(row).as_ptr()));
+                // SAFETY: a key has `width` bytes; the part of the room for `count` vectors.
+                unsafe { pack_line(lines, width, count, done.wrapping_add(2 * LANES * vector)) };
+            }
+            done = done.wrapping_add(count * LANES * width.next_multiple_of(2));
+            left -= count;
+        }
+        let channels = usize::from(self.op.value.width);
+        let (mut done, mut channel) = (self.values(), 0);
+        while channel < channels {
+            let count = vectors((channels - channel).div_ceil(LANES));
+            let columns = channel..(channel + count * LANES).min(channels);
+            let rows = self.part.value.each().take(keys);
+            let rows = rows.map(|row| unsigned(row).get(columns.clone()).unwrap_or_default());
+            // SAFETY: the part of the room for `count` vectors.
+            unsafe { pack_pairs(rows, count, done) };
+            done = done.wrapping_add(count * LANES * keys.next_multiple_of(2));
+            channel += count * LANES;
+        }
+    }
+
+    /// `count` queries from `first` on.
+    ///
+    /// # Safety
+    /// Keys and values are packed; `count` is 8, 4, 2 or 1, and there are as many queries.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    unsafe fn block(&self, first: usize, count: usize, output: &mut [i8]) {
+        let (op, keys) = (self.op, self.op.keys());
+        let (width, channels) = (usize::from(op.key.width), usize::from(op.value.width));
+        let pitch = width.next_multiple_of(2);
+        for row in 0..count {
+            // SAFETY: `pitch` values of each query.
+            unsafe {
+                let end = widen(self.part.query.row(first + row), self.queries().wrapping_add(row * pitch));
+                if pitch > width {
+                    end.write(0);
+                }
+            }
+        }
+        let of = |rows, pairs, columns| Factors { rows, pitch: 0, lines: 1, pairs, columns };
+        let places = core::array::from_fn(|row| row * pitch);
+        let (mut columns, mut key) = (self.keys(), 0);
+        while key < keys {
+            let vectors = vectors((keys - key).div_ceil(LANES));
+            let factors = of(self.queries(), pitch / 2, columns);
+            // SAFETY: queries are widened, keys are packed, and there are scores for all of them.
+            unsafe { tiles!(count, vectors, logits(self, &factors, &places, key)) };
+            columns = columns.wrapping_add(vectors * LANES * pitch);
+            key += vectors * LANES;
+        }
+        for row in 0..count {
+            // SAFETY: all logits of the row are written; any bytes are logits.
+            let row_of = unsafe {
+                core::slice::from_raw_parts_mut(self.scores().wrapping_add(row * keys).cast::<i8>(), 4 * keys)
+            };
+            op.add_offsets(self.part, first + row, row_of);
+            softmax::row(row_of);
+        }
+        let places = core::array::from_fn(|row| row * 2 * keys);
+        let (mut columns, mut channel) = (self.values(), 0);
+        while channel < channels {
+            let vectors = vectors((channels - channel).div_ceil(LANES));
+            let factors = of(self.scores().cast(), keys.div_ceil(2), columns);
+            // SAFETY: weights lie in the first halves of the rows of scores, and what is behind the last one is there too;
+            // values are packed.
+            unsafe { tiles!(count, vectors, mix(self, &factors, &places, first, channel, output)) };
+            columns = columns.wrapping_add(vectors * LANES * keys.next_multiple_of(2));
+            channel += vectors * LANES;
+        }
+    }
+}
+
+/// Logits of `COUNT` queries, keys from `key` on.
+///
+/// # Safety
+/// The factors are those of the queries and keys; there are scores for them.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn logits<const COUNT: usize, const VECTORS: usize>(
+    head: &Head<'_>,
+    factors: &Factors,
+    places: &[usize; ROWS],
+    key: usize,
+) {
+    let (op, finish, keys) = (head.op, &head.finish[0], head.op.keys());
+    // SAFETY: as the caller says.
+    let sums: [[_; VECTORS]; COUNT] = unsafe { factors.products(places) };
+    let constants = Constants::same(finish, op.logit_multiplier, op.logit_shift, LANES);
+    for vector in 0..VECTORS {
+        let key = key + vector * LANES;
+        let mask = lanes(keys.saturating_sub(key));
+        for (row, sums) in sums.iter().enumerate() {
+            let scaled = finish.scaled(&constants, sums[vector]);
+            let logits = _mm512_max_epi32(scaled, _mm512_set1_epi32(-LOGIT));
+            let logits = _mm512_min_epi32(logits, _mm512_set1_epi32(LOGIT - 1));
+            // SAFETY: lanes of the mask are keys; others are not written.
+            unsafe { _mm512_mask_storeu_epi32(head.scores().wrapping_add(row * keys + key), mask, logits) };
+        }
+    }
+}
+
+/// Mixed values of `COUNT` queries from `first` on, channels from `channel` on.
+///
+/// # Safety
+/// The factors are those of the weights and values.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn mix<const COUNT: usize, const VECTORS: usize>(
+    head: &Head<'_>,
+    factors: &Factors,
+    places: &[usize; ROWS],
+    first: usize,
+    channel: usize,
+    output: &mut [i8],
+) {
+    let (op, finish, channels) = (head.op, &head.finish[1], usize::from(head.op.value.width));
+    // SAFETY: as the caller says.
+    let sums: [[_; VECTORS]; COUNT] = unsafe { factors.products(places) };
+    for (row, sums) in sums.iter().enumerate() {
+        let at = head.part.output.at(first + row);
+        let Some(output) = output.get_mut(at..at + channels) else { return };
+        for (vector, &sums) in sums.iter().enumerate() {
+            let channel = channel + vector * LANES;
+            let constants = Constants::same(finish, op.multiplier, op.shift, channels.saturating_sub(channel));
+            // SAFETY: the output has the channels of the mask.
+            unsafe { finish.store(&constants, sums, output.as_mut_ptr(), channel) };
+        }
+    }
+}
