@@ -206,6 +206,7 @@ impl<'a> Image<'a> {
 
     /// A config.
     #[must_use]
+    #[inline(never)]
     pub fn config(&self, id: ConfigId) -> Config {
         self.record(Section::Configs, id.index())
     }
@@ -328,6 +329,7 @@ impl<'a> Image<'a> {
 
     /// What a segment costs on a target.
     #[must_use]
+    #[inline(never)]
     pub fn cost(&self, target: TargetId, segment: SegmentId) -> Cost {
         self.record(Section::Costs, target.index() * self.segments() + segment.index())
     }
