@@ -1,6 +1,6 @@
 //! The image that the firmware carries, and memory of its size.
 
-use plan::{ConfigId, Image, TargetId};
+use plan::{ConfigId, Image, ImageError, TargetId};
 use runtime::policy::{Ahead, Estimate, Memory, Policy, Route, Settings};
 
 use crate::exit;
@@ -20,10 +20,23 @@ pub fn image() -> Image<'static> {
     match Image::parse(&IMAGE.0) {
         Ok(image) => image,
         Err(error) => {
-            defmt::error!("the image was refused: {}", defmt::Display2Format(&error));
+            refused(&error);
             exit(false)
         }
     }
+}
+
+/// Says why an image was refused: the rule as `docs/image-format.md` numbers it. Its sentence would bring all of `core::fmt`.
+pub fn refused(error: &ImageError) {
+    let ImageError { rule, section, record, found, expected } = *error;
+    defmt::error!(
+        "the image was refused: rule V{=u8}: section {=u16}, record {=u32}: found {=u64}, expected {=u64}",
+        rule.number(),
+        section.id(),
+        record,
+        found,
+        expected
+    );
 }
 
 /// The target of a name, or target 0, which is an estimate.

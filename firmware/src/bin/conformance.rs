@@ -5,7 +5,7 @@
 
 use cortex_m_rt::entry;
 use firmware::board::{Clock, Kernels};
-use firmware::carried::{ARENA, Aligned, IMAGE};
+use firmware::carried::{ARENA, Aligned, IMAGE, refused};
 use firmware::exit;
 use firmware::program::{sizes, stack_holds};
 use kernels::Isa;
@@ -206,7 +206,7 @@ fn main() -> ! {
     let image = match image {
         Ok(image) => image,
         Err(error) => {
-            defmt::error!("the image was refused: {}", defmt::Display2Format(&error));
+            refused(&error);
             exit(false)
         }
     };

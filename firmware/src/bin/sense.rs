@@ -82,13 +82,12 @@ impl<B: I2c> Platform for Station<'_, B> {
                 statistics.met += u32::from(outcome.met());
                 statistics.missed += u32::from(!outcome.met());
                 statistics.degraded += u32::from(outcome.verdict == runtime::Verdict::Degraded);
-                let name = self.image.config_name(outcome.last);
                 defmt::info!(
                     "frame {}: {} {} config {}, {} of {} {}",
                     statistics.frames,
                     self.readings,
                     self.state,
-                    defmt::Display2Format(&name),
+                    outcome.last.0,
                     outcome.elapsed,
                     outcome.budget,
                     outcome.verdict

@@ -52,7 +52,7 @@ pub fn end(_: bool) -> ! {
     }
 }
 
-/// Says something through the log.
-pub fn say(what: &dyn core::fmt::Display) {
-    defmt::error!("{}", defmt::Display2Format(what));
+/// Says something, and numbers, through the log.
+pub fn say(what: &str, numbers: &[u32]) {
+    defmt::error!("{=str} {}", what, numbers);
 }

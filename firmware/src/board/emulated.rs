@@ -2,13 +2,12 @@
 //!
 //! QEMU does not model CYCCNT; it reads 0. Under `-icount shift=6` SysTick is exact: an instruction takes 64 ns.
 
-use core::fmt::Display;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use cortex_m::Peripherals;
 use cortex_m::peripheral::{SCB, SYST, syst::SystClkSource};
 use cortex_m_rt::exception;
-use cortex_m_semihosting::{debug, heprintln};
+use cortex_m_semihosting::{debug, hio};
 use defmt_semihosting as _;
 
 use super::TICKS_IN_INSTRUCTIONS;
@@ -16,9 +15,19 @@ use super::TICKS_IN_INSTRUCTIONS;
 /// Instructions in a second of virtual time.
 pub const TICKS_PER_SECOND: u32 = 1_000_000_000 >> 6;
 
-/// Says something where the log may be the culprit.
-pub fn say(what: &dyn Display) {
-    heprintln!("{}", what);
+/// Says something, and numbers in hexadecimal, where the log may be the culprit.
+pub fn say(what: &str, numbers: &[u32]) {
+    let Ok(mut to) = hio::hstderr() else { return };
+    // Where even that fails, nothing is left to say it to.
+    let mut write = |text: &[u8]| to.write_all(text).unwrap_or_default();
+    write(what.as_bytes());
+    for &number in numbers {
+        write(b" 0x");
+        for nibble in (0..8).rev().map(|place| (number >> (4 * place) & 15) as u8) {
+            write(&[if nibble < 10 { b'0' + nibble } else { b'a' - 10 + nibble }]);
+        }
+    }
+    write(b"\n");
 }
 
 /// Ends the emulator with code 0 or 1.
@@ -52,7 +61,7 @@ impl Clock {
     #[must_use]
     pub fn start(peripherals: Peripherals) -> Self {
         if !super::check_core(&peripherals) {
-            say(&"this core lacks instructions that the kernels were compiled for");
+            say("this core lacks instructions that the kernels were compiled for", &[]);
             end(false)
         }
         let mut timer = peripherals.SYST;
