@@ -1,7 +1,8 @@
 """Our engine beside onnxruntime, OpenVINO and rten on this machine: `python benches/peers.py [NETWORK...]`.
 
-int8, batch 1, one thread, all on one core. Each engine is a process that is told to run so many times and says the median;
-they take turns, so that what else the machine does meets all of them. A ratio is that of two neighbouring turns.
+int8, batch 1, one thread, all on one core. Each engine is a process that is told to run so many times;
+they take turns, so that what else the machine does meets all of them. Times are those on the core, of all threads of the
+engine, so that other processes do not count. A ratio is that of two neighbouring turns.
 
 Networks are the bundled anchors, and public architectures with random weights from models/recipe/structures.py. All engines
 get the same ONNX file: ours through `stitchnet compile`, the peers through onnxruntime.quantization (static QDQ with a scale
@@ -11,11 +12,11 @@ Needs models/recipe/requirements-structures.txt, and target/release/stitchnet or
 """
 
 import argparse
+import importlib
 import os
 import statistics
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -139,24 +140,18 @@ def quantised(name: str, how: str) -> Path:
     return path
 
 
-def onnxruntime_run(model: bytes, picture):
-    import onnxruntime
-
+def onnxruntime_run(onnxruntime, model: bytes, picture):
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    start = time.perf_counter_ns()
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     binding = session.io_binding()
     binding.bind_cpu_input("image", picture)
     binding.bind_output("logits")
-    return start, lambda: session.run_with_iobinding(binding)
+    return lambda: session.run_with_iobinding(binding)
 
 
-def openvino_run(model: bytes, picture):
-    import openvino
-
+def openvino_run(openvino, model: bytes, picture):
     core = openvino.Core()
-    start = time.perf_counter_ns()
     settings = {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY"}
     request = core.compile_model(core.read_model(model), "CPU", settings).create_infer_request()
     request.set_input_tensor(openvino.Tensor(picture))
@@ -165,7 +160,7 @@ def openvino_run(model: bytes, picture):
         request.start_async()
         request.wait()
 
-    return start, run
+    return run
 
 
 ENGINES = {"onnxruntime": onnxruntime_run, "openvino": openvino_run}
@@ -174,20 +169,20 @@ ENGINES = {"onnxruntime": onnxruntime_run, "openvino": openvino_run}
 def worker(engine: str, path: Path, side: int) -> None:
     """A peer's side of what benches/turns.rs describes."""
     model, picture = path.read_bytes(), inputs(side)[:1].copy()
-    start, run = ENGINES[engine](model, picture)
+    module = importlib.import_module(engine)
+    print(engine, flush=True)
+    sys.stdin.readline()
+    run = ENGINES[engine](module, model, picture)
     run()
-    print(engine, time.perf_counter_ns() - start, 0, flush=True)
+    print("done", flush=True)
     for line in sys.stdin:
-        times = []
         for _ in range(int(line)):
-            start = time.perf_counter_ns()
             run()
-            times.append(time.perf_counter_ns() - start)
-        print(int(statistics.median(times)), flush=True)
+        print("done", flush=True)
 
 
 class Player:
-    """One engine's process, after its first run."""
+    """One engine's process, after its first run, which is `cold`."""
 
     def __init__(self, command: list, core: int):
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -195,15 +190,22 @@ class Player:
             ["taskset", "-c", str(core), *map(str, command)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment,
         )
-        self.kernels, cold, _ = self.process.stdout.readline().split()
-        self.cold = int(cold)
+        self.kernels = self.process.stdout.readline().strip()
         self.runs = 1
+        self.cold = self.turn()
 
-    def turn(self) -> int:
-        """Nanoseconds of a run."""
+    def spent(self) -> int:
+        """Nanoseconds on the core so far."""
+        tasks = Path(f"/proc/{self.process.pid}/task").iterdir()
+        return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks)
+
+    def turn(self) -> float:
+        """Nanoseconds of a run, on the core."""
+        before = self.spent()
         self.process.stdin.write(f"{self.runs}\n")
         self.process.stdin.flush()
-        return int(self.process.stdout.readline())
+        self.process.stdout.readline()
+        return (self.spent() - before) / self.runs
 
     def close(self) -> None:
         self.process.stdin.close()
@@ -229,7 +231,7 @@ def compare(name: str, arguments) -> list[str]:
     players = {engine: Player(command, arguments.core) for engine, command in commands.items()}
     for player in players.values():
         # A turn of about 40 ms.
-        player.runs = max(1, 40_000_000 // player.turn())
+        player.runs = max(1, int(40e6 / player.turn()))
     rounds = [{engine: player.turn() for engine, player in players.items()} for _ in range(arguments.rounds)]
     for player in players.values():
         player.close()
