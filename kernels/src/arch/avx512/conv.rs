@@ -12,9 +12,9 @@ use super::strip::{Strip, Values};
 use super::tile::{Factors, LANES, ROWS, rows, tiles, vectors};
 use crate::conv::{Conv, row_len};
 
-/// Values of 16 bits of a strip, and of packed weights: 128 and 192 KiB of the stack, most of it untouched by small layers.
+/// Values of 16 bits of a strip, and of packed weights: 128 and 320 KiB of the stack, most of it untouched by small layers.
 pub(super) const STRIP: usize = 64 << 10;
-const WEIGHTS: usize = 96 << 10;
+const WEIGHTS: usize = 160 << 10;
 
 /// Outputs of a tile's channels.
 struct Outputs {

@@ -1,12 +1,11 @@
 //! Rows of weights, widened and interleaved: two values of each of 16 channels in a vector.
 
 use core::arch::x86_64::{
-    __m128i, __m512i, _mm_maskz_loadu_epi8, _mm_unpackhi_epi8, _mm_unpacklo_epi8, _mm256_set_m128i,
-    _mm512_castsi128_si512, _mm512_castsi512_si256, _mm512_cvtepi8_epi16, _mm512_extracti64x4_epi64,
-    _mm512_inserti32x4, _mm512_permutexvar_epi64, _mm512_setr_epi64, _mm512_storeu_si512, _mm512_unpackhi_epi16,
-    _mm512_unpackhi_epi32, _mm512_unpacklo_epi16, _mm512_unpacklo_epi32,
+    __m128i, __m512i, _mm_loadu_si128, _mm_maskz_loadu_epi8, _mm_unpackhi_epi8, _mm_unpacklo_epi8, _mm256_set_m128i,
+    _mm512_castsi128_si512, _mm512_cvtepi8_epi16, _mm512_inserti32x4, _mm512_srai_epi16, _mm512_storeu_si512,
+    _mm512_unpackhi_epi8, _mm512_unpackhi_epi16, _mm512_unpackhi_epi32, _mm512_unpacklo_epi8, _mm512_unpacklo_epi16,
+    _mm512_unpacklo_epi32,
 };
-
 use core::ptr::null;
 
 use super::rescale::lanes;
@@ -40,13 +39,20 @@ pub(super) unsafe fn pack(rows: &[u8], row: usize, vectors: usize, [lines, line]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 pub(super) unsafe fn pack_line(lines: [*const u8; LANES], len: usize, vectors: usize, mut packed: *mut i16) {
     let pairs = len.div_ceil(2);
+    let all = lines.iter().all(|line| !line.is_null());
     for first in (0..pairs).step_by(8) {
-        let mask = lanes(len - 2 * first);
-        let of_pairs = interleaved(|channel| {
-            let mask = if lines[channel].is_null() { 0 } else { mask };
-            // SAFETY: the bytes of the mask lie in the line; others are not read.
-            unsafe { _mm_maskz_loadu_epi8(mask, lines[channel].wrapping_add(2 * first).cast()) }
-        });
+        let place = |channel: usize| lines[channel].wrapping_add(2 * first);
+        let of_pairs = if all && 2 * first + 16 <= len {
+            // SAFETY: 16 bytes of each line.
+            interleaved(|channel| unsafe { _mm_loadu_si128(place(channel).cast()) })
+        } else {
+            let mask = lanes(len - 2 * first);
+            interleaved(|channel| {
+                let mask = if lines[channel].is_null() { 0 } else { mask };
+                // SAFETY: the bytes of the mask lie in the line; others are not read.
+                unsafe { _mm_maskz_loadu_epi8(mask, place(channel).cast()) }
+            })
+        };
         for &values in of_pairs.iter().take(pairs - first) {
             // SAFETY: 32 values of the room.
             unsafe { _mm512_storeu_si512(packed.cast(), values) };
@@ -100,14 +106,11 @@ fn interleaved(bytes: impl Fn(usize) -> __m128i) -> [__m512i; 8] {
         _mm512_unpacklo_epi32(high[0], high[1]),
         _mm512_unpackhi_epi32(high[0], high[1]),
     ];
-    let order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
     let mut pairs = [a; 8];
     for (two, values) in pairs.as_chunks_mut::<2>().0.iter_mut().zip(twos) {
-        let values = _mm512_permutexvar_epi64(order, values);
-        *two = [
-            _mm512_cvtepi8_epi16(_mm512_castsi512_si256(values)),
-            _mm512_cvtepi8_epi16(_mm512_extracti64x4_epi64::<1>(values)),
-        ];
+        // Each byte beside itself is a value of 16 bits moved up by 8.
+        let (first, second) = (_mm512_unpacklo_epi8(values, values), _mm512_unpackhi_epi8(values, values));
+        *two = [_mm512_srai_epi16::<8>(first), _mm512_srai_epi16::<8>(second)];
     }
     pairs
 }

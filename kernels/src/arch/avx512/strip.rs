@@ -95,10 +95,15 @@ impl<'a> Strip<'a> {
             // SAFETY: as many values as the positions have.
             to = unsafe { widen(from, to) };
         } else if self.is_pixel() {
-            for position in start..start + count {
-                let [top, left] = op.window.start(position / width, position % width);
+            let (mut row, mut column) = (start / width, start % width);
+            for _ in 0..count {
+                let [top, left] = op.window.start(row, column);
                 // SAFETY: a pixel of each position.
                 to = unsafe { self.line(input, channel, top, left..left + 1, to) };
+                column += 1;
+                if column == width {
+                    (row, column) = (row + 1, 0);
+                }
             }
         } else {
             let [top, left] = op.window.start(start / width, 0);
