@@ -209,8 +209,10 @@ record!(
         patches: u16 = 64,
         /// Boxes that a head refines at most; 0 without a head.
         boxes: u16 = 66,
+        /// Segments at the start of every path in which the kept maps' bytes are part of the two-ended arena; even.
+        lead: u16 = 68,
         /// Zero.
-        reserved: [u8; 12] = 68,
+        reserved: [u8; 10] = 70,
     }
 );
 record!(

@@ -48,7 +48,8 @@ pub fn writer() -> ImageWriter {
         anchor_names: EMPTY,
         patches: 0,
         boxes: 0,
-        reserved: [0; 12],
+        lead: 0,
+        reserved: [0; 10],
     });
     let shared =
         [([4, 4, 3], SHARED, 0), ([1, 1, 2], SHARED, 0), ([4, 4, 4], 0, 1), ([4, 4, 8], 1, 1), ([4, 4, 8], 1, 2)];

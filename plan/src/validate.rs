@@ -63,6 +63,7 @@ pub(crate) fn records(image: &Image<'_>) -> Check {
     let at = At { section: Section::Meta, record: 0 };
     at.at_most(Rule::Numeric, image.meta().patches, MAX_PATCHES)?;
     at.at_most(Rule::Numeric, image.meta().boxes, MAX_BOXES)?;
+    at.equal(Rule::Path, image.meta().lead % 2, 0u8)?;
     for index in 0..image.tensors() {
         tensor(&image.tensor(TensorId(index as u16)), At { section: Section::Tensors, record: index })?;
     }
@@ -373,14 +374,19 @@ fn runs(image: &Image<'_>, record: &Config, start: usize, at: At) -> Result<usiz
 fn config(image: &Image<'_>, record: &Config, at: At) -> Check {
     let meta = image.meta();
     let mut cut = meta.input;
-    let (mut arena, mut kept) = (0, 0);
+    let (mut lead, mut arena, mut kept) = (0, 0, 0);
     // Overlays follow the ops of the path, so one walk meets them all.
     let mut overlay = 0;
     for (step, id) in image.path(record).enumerate() {
         let segment = image.segment(id);
         at.equal(Rule::Path, segment.from.0, cut.0)?;
         cut = segment.to;
-        arena = arena.max(segment.peak_bytes);
+        if step < usize::from(meta.lead) {
+            at.equal(Rule::Path, segment.takes | segment.keeps, 0u8)?;
+            lead = lead.max(segment.peak_bytes);
+        } else {
+            arena = arena.max(segment.peak_bytes);
+        }
         at.equal(Rule::Path, segment.takes & !kept, 0u8)?;
         at.equal(Rule::Path, segment.keeps & kept, 0u8)?;
         kept |= segment.keeps;
@@ -406,7 +412,8 @@ fn config(image: &Image<'_>, record: &Config, at: At) -> Check {
     }
     at.equal(Rule::Path, cut.0, meta.output.0)?;
     at.equal(Rule::OverlayOrder, overlay, record.overlays)?;
-    at.equal(Rule::ConfigCost, record.arena_bytes, u64::from(arena) + u64::from(image.kept_bytes()))?;
+    let arena = u64::from(lead).max(u64::from(arena) + u64::from(image.kept_bytes()));
+    at.equal(Rule::ConfigCost, record.arena_bytes, arena)?;
     at.at_most(Rule::ConfigCost, record.arena_bytes, meta.arena_bytes)?;
     at.at_most(Rule::ConfigCost, record.score.max(record.float_score), 10_000u16)
 }
@@ -430,7 +437,7 @@ fn whole(image: &Image<'_>) -> Check {
     for cut in [meta.input, meta.output] {
         at.at_most(Rule::Reference, cut.0, (image.cuts() - 1) as u64)?;
     }
-    at.equal(Rule::KindKnown, u8::from(meta.reserved != [0; 12]), 0u8)?;
+    at.equal(Rule::KindKnown, u8::from(meta.reserved != [0; 10]), 0u8)?;
     let (input, output) = (image.cut(meta.input), image.cut(meta.output));
     // Pixels and scores are bytes.
     for (cut, record) in [(meta.input, &input), (meta.output, &output)] {

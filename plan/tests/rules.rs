@@ -119,7 +119,7 @@ const IN_PARTS: &[(Rule, &str, BreakParts)] = &[
     (Rule::KindKnown, "an unknown op", |w| w.ops[0].kind = OpKind::Invalid(99)),
     (Rule::KindKnown, "an unknown segment kind", |w| w.segments[0].kind = SegmentKind::Invalid(9)),
     (Rule::KindKnown, "an unknown flag", |w| w.ops[1].flags = 2),
-    (Rule::KindKnown, "a reserved field of meta", |w| w.meta.reserved[11] = 1),
+    (Rule::KindKnown, "a reserved field of meta", |w| w.meta.reserved[9] = 1),
     (Rule::Reference, "weights behind the data", |w| w.ops[0].weights = u32::MAX),
     (Rule::Reference, "a tensor of another segment", |w| w.ops[0].input = TensorId(5)),
     (Rule::Reference, "a cut that is not there", |w| w.segments[0].to = CutId(77)),
@@ -307,25 +307,35 @@ const OF_DETECTORS: &[(Rule, &str, BreakParts)] = &[
         let tensor = w.tensors.iter_mut().find(|tensor| tensor.kept() == Some(1)).expect("it is kept");
         (tensor.offset, tensor.shape) = (plan::layout::KEPT, [8, 8, 8]);
     }),
-    (Rule::Reference, "a segment that both keeps and takes", |w| w.segments[0].takes = 1),
-    (Rule::Reference, "a segment that says nothing of its kept map", |w| w.segments[1].takes = 1),
+    (Rule::Reference, "a segment that both keeps and takes", |w| w.segments[2].takes = 1),
+    (Rule::Reference, "a segment that says nothing of its kept map", |w| w.segments[3].takes = 1),
     (Rule::WriteBeforeRead, "a map that is said to be kept, and is not written", |w| {
-        (w.segments[1].takes, w.segments[1].keeps) = (1, 2);
+        (w.segments[3].takes, w.segments[3].keeps) = (1, 2);
     }),
     (Rule::Path, "a map that is taken before it is kept", |w| {
         // Reads what it wrote: then nothing has kept it for the head.
-        (w.segments[0].keeps, w.segments[0].takes) = (1, 0);
-        let (first, map) = (w.segments[0].first_tensor, w.kept[1]);
-        let at = (0..w.segments[0].tensors).find(|&at| w.tensors[usize::from(first + at)].kept() == Some(1));
-        let peak = w.segments[0].peak_bytes;
+        (w.segments[2].keeps, w.segments[2].takes) = (1, 0);
+        let (first, map) = (w.segments[2].first_tensor, w.kept[1]);
+        let at = (0..w.segments[2].tensors).find(|&at| w.tensors[usize::from(first + at)].kept() == Some(1));
+        let peak = w.segments[2].peak_bytes;
         let moved = (map.bytes() as u32).next_multiple_of(16);
-        let output = w.segments[0].output.index();
+        let output = w.segments[2].output.index();
         w.tensors[usize::from(first + at.expect("it is kept"))].offset = peak - 32;
         w.tensors[output].offset = peak - 32 + moved;
-        w.segments[0].peak_bytes = peak + moved;
+        w.segments[2].peak_bytes = peak + moved;
         let most = w.segments.iter().map(|segment| segment.peak_bytes).max().unwrap_or(0);
         w.configs[0].arena_bytes = most + 640;
         w.meta.arena_bytes = most + 640;
+    }),
+    (Rule::Path, "an odd lead", |w| w.meta.lead = 1),
+    (Rule::Path, "a lead that keeps a map", |w| w.meta.lead = 4),
+    (Rule::ConfigCost, "another lead, with the arena as it was", |w| {
+        // The large map of the lead is then beside the kept ones.
+        w.segments[0].peak_bytes += 65_536;
+        let output = w.segments[0].output.index();
+        w.tensors[output].offset += 65_536;
+        (w.configs[0].arena_bytes, w.meta.arena_bytes) = (w.segments[0].peak_bytes, w.segments[0].peak_bytes);
+        w.meta.lead = 0;
     }),
     (Rule::ConfigCost, "an arena without the kept maps", |w| w.configs[0].arena_bytes -= 640),
     (Rule::Numeric, "too many boxes", |w| w.meta.boxes = 65),
@@ -387,8 +397,8 @@ const OF_DETECTORS: &[(Rule, &str, BreakParts)] = &[
     (Rule::Geometry, "room for no detection", |w| {
         w.tensors.iter_mut().filter(|tensor| tensor.shape == [7, 1, 12]).for_each(|tensor| tensor.shape[0] = 1);
         w.cuts[2].shape[0] = 1;
-        let output = w.segments[1].output.index();
-        let (old, peak) = (w.tensors[output].offset, w.segments[1].peak_bytes);
+        let output = w.segments[3].output.index();
+        let (old, peak) = (w.tensors[output].offset, w.segments[3].peak_bytes);
         w.tensors[output].offset = old + (peak - old) - 16;
     }),
 ];

@@ -29,8 +29,10 @@ pub struct Engine<'a, I> {
     record: Config,
     /// Segments already run; `None` before `begin`.
     done: Option<u16>,
-    /// Bytes of the arena between its two ends; kept maps lie behind them.
+    /// Bytes of the arena between its two ends behind the lead; kept maps lie behind them.
     ends: usize,
+    /// Segments at the start of a path to which the kept maps' bytes belong too.
+    lead: u16,
 }
 
 fn elements(cut: &Cut) -> usize {
@@ -59,7 +61,13 @@ impl<'a, I: Isa> Engine<'a, I> {
         let arena = arena.get_mut(..found as usize).unwrap_or_default();
         let config = ConfigId(0);
         let ends = arena.len() - if head::DETECTOR { image.kept_bytes() as usize } else { 0 };
-        Ok(Self { isa, image, arena, config, record: image.config(config), done: None, ends })
+        let lead = if head::DETECTOR { image.meta().lead } else { 0 };
+        Ok(Self { isa, image, arena, config, record: image.config(config), done: None, ends, lead })
+    }
+
+    /// How a segment behind `done` others lies. The first behind the lead has its input at the low end, which all share.
+    fn view(&self, done: u16) -> View {
+        View { len: if done < self.lead { self.arena.len() } else { self.ends }, mirrored: done % 2 == 1 }
     }
 
     /// The image.
@@ -131,7 +139,7 @@ impl<'a, I: Isa> Engine<'a, I> {
             return Err(RunError::OtherPath { config: config.0, done });
         }
         let segment = self.image.segment(self.image.path_segment(&record, done));
-        let view = View { len: self.ends, mirrored: done % 2 == 1 };
+        let view = self.view(done);
         let behind = self.arena.get_mut(self.ends..).unwrap_or_default();
         if behind.len() != kept.len() {
             return Err(RunError::InputSize { found: kept.len() as u32, expected: behind.len() as u32 });
@@ -188,7 +196,7 @@ impl<'a, I: Isa> Engine<'a, I> {
     pub fn step_watched(&mut self, mut watch: impl FnMut(OpId, &[i8])) -> Result<Progress, RunError> {
         let done = self.done.filter(|&done| done < self.record.segments).ok_or(RunError::NotRunning)?;
         let segment = self.image.segment(self.image.path_segment(&self.record, done));
-        let view = View { len: self.ends, mirrored: done % 2 == 1 };
+        let view = self.view(done);
         let mut boxes = Boxes::default();
         for op in segment.first_op..segment.first_op + segment.ops {
             let bias = self.overlay_bias(OpId(op));
@@ -244,7 +252,7 @@ impl<'a, I: Isa> Engine<'a, I> {
             return self.arena.get(..len).unwrap_or_default();
         };
         let segment: Segment = self.image.segment(self.image.path_segment(&self.record, step));
-        let view = View { len: self.ends, mirrored: step % 2 == 1 };
+        let view = self.view(step);
         let range = view.range(&segment, segment.output, &self.image.tensor(segment.output));
         self.arena.get(range).unwrap_or_default()
     }

@@ -55,16 +55,23 @@ fn a_detector_runs_with_the_feature_only() {
         assert!(detection.class < 2);
     }
     assert_eq!(engine.class(), found[0].class);
-    // What was kept of a run is enough to go on from its cut.
+    // What was kept of a run is enough to go on from any of its cuts, in the lead and behind it.
     let (maps, expected) = (engine.kept().to_vec(), engine.features().to_vec());
-    fill(&mut engine);
-    engine.begin(ConfigId(0)).expect("it exists");
-    engine.step().expect("this build runs it");
-    let features = engine.features().to_vec();
-    engine.kept().iter().zip(&maps).for_each(|(a, b)| assert_eq!(a, b));
-    engine.input_mut().fill(0);
-    assert!(engine.resume(ConfigId(0), 1, &features, &maps[1..]).is_err());
-    engine.resume(ConfigId(0), 1, &features, &maps).expect("they are of this cut");
-    engine.step().expect("this build runs it");
-    assert_eq!(engine.features(), expected);
+    for done in 1..4 {
+        fill(&mut engine);
+        engine.begin(ConfigId(0)).expect("it exists");
+        for _ in 0..done {
+            engine.step().expect("this build runs it");
+        }
+        let (features, kept) = (engine.features().to_vec(), engine.kept().to_vec());
+        assert!(done < 3 || kept == maps, "the backbone has kept its maps");
+        engine.input_mut().fill(0);
+        engine.run_config(ConfigId(0)).expect("another run, over everything");
+        assert!(engine.resume(ConfigId(0), done, &features, &kept[1..]).is_err());
+        engine.resume(ConfigId(0), done, &features, &kept).expect("they are of this cut");
+        for _ in done..4 {
+            engine.step().expect("this build runs it");
+        }
+        assert_eq!(engine.features(), expected, "from cut {done}");
+    }
 }

@@ -101,7 +101,8 @@ pub fn emit(placed: &Placed, labels: &Labels, cost: &CostModel, measured: &Measu
             anchor_names: empty,
             patches: family.caps[0],
             boxes: family.caps[1],
-            reserved: [0; 12],
+            lead: lead(family)?,
+            reserved: [0; 10],
         }),
         known: BTreeMap::new(),
     };
@@ -143,6 +144,14 @@ pub fn emit(placed: &Placed, labels: &Labels, cost: &CostModel, measured: &Measu
     data.writer.meta.anchor_names = data.put(family.anchors.join("\n").into_bytes());
     data.writer.meta.arena_bytes = data.writer.configs.iter().map(|config| config.arena_bytes).max().unwrap_or(0);
     Ok(data.writer.finish())
+}
+
+/// Segments at the start of every path that neither write nor read a kept map; even, so that the next one begins at the end that
+/// does not move.
+fn lead(family: &crate::network::Quantized) -> Result<u16, Error> {
+    let keeps = |&number: &usize| !family.segments[number].keeps.is_empty();
+    let first = family.paths.iter().filter_map(|path| path.segments.iter().position(keeps)).min();
+    count("path entries", first.unwrap_or(0) / 2 * 2)
 }
 
 fn tensor(sides: [usize; 3], quant: &Quant, offset: u32) -> Result<Tensor, Error> {
@@ -282,13 +291,15 @@ fn emit_path(
     let segments = path.segments.iter().map(|&segment| count("segments", segment).map(SegmentId));
     let first_run = data.writer.put_path(&segments.collect::<Result<Vec<_>, Error>>()?);
     count("runs of paths", data.writer.path.len())?;
-    let arena = path.segments.iter().map(|&segment| placed.placements[segment].peak_bytes).max();
+    let peak = |segments: &[usize]| segments.iter().map(|&number| placed.placements[number].peak_bytes).max();
+    let (lead, rest) = path.segments.split_at(path.segments.len().min(data.writer.meta.lead.into()));
+    let behind = peak(rest).unwrap_or(0) + kept_bytes(&data.writer.kept);
     data.writer.configs.push(Config {
         first_run,
         segments: count("path entries", path.segments.len())?,
         first_overlay,
         overlays: count("overlays", data.writer.overlays.len())? - first_overlay,
-        arena_bytes: arena.unwrap_or(0) + kept_bytes(&data.writer.kept),
+        arena_bytes: behind.max(peak(lead).unwrap_or(0)),
         score: measured.scores.get(number).copied().unwrap_or(0),
         float_score: measured.float_scores.get(number).copied().unwrap_or(0),
     });

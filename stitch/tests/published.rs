@@ -5,11 +5,14 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use stitch::cut::Blocks;
+use stitch::evaluate::FloatPaths;
 use stitch::family::{Space, StitchSpec};
 use stitch::graph::{Graph, Node, Op, PoolKind};
-use stitch::{cut, import, simplify};
+use stitch::network::Kind;
+use stitch::{cut, import, learn, simplify};
 
 fn anchor(name: &str) -> Graph {
     let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/recipe/cache/structures");
@@ -207,4 +210,48 @@ fn levits_have_the_8_published_configs() {
     assert_eq!(macs(&counts), expected);
     assert_eq!(parameters(&blocks, &counts), 30_322_097);
     println!("8 configs, 30,322,097 parameters: equal to the table");
+}
+
+/// All configs of a family, each shared start once against every config alone: the same bits, and the time.
+fn shared_starts(names: &[&str], stages: Option<&[usize]>, blocks_run: [usize; 2], bar: f64) {
+    let (blocks, _) = configs(names, stages);
+    let stitched = learn::random(&blocks, 0);
+    let paths = FloatPaths::new(&stitched);
+    let block = |path: usize, done: usize| {
+        let segment = &stitched.segments[stitched.paths[path].segments[done]];
+        // As published: without stems and heads, which segments have beside the blocks next to them or alone.
+        segment.kind == Kind::Block && segment.from != 0 && segment.to != 1
+    };
+    let tree = paths.tree.steps.iter().filter(|step| block(step.path, step.done)).count();
+    let all = stitched.paths.iter().map(|path| path.segments.len()).enumerate();
+    let alone: usize = all.map(|(path, length)| (0..length).filter(|&done| block(path, done)).count()).sum();
+    println!("{}: {} configs, {tree} of {alone} blocks", names.join(", "), stitched.paths.len());
+    assert_eq!([tree, alone], blocks_run);
+    let size = stitched.cuts[0].shape.iter().product();
+    let image: Vec<f32> = support::onnx::noise(size, 1);
+    let time = |run: &dyn Fn() -> Vec<Vec<f32>>| {
+        let begin = Instant::now();
+        let outputs = run();
+        (outputs, begin.elapsed().as_secs_f64())
+    };
+    let shared = || time(&|| paths.outputs(&image));
+    let single = || time(&|| (0..stitched.paths.len()).map(|path| paths.output(path, &image)).collect());
+    // In turns, so that a busy moment hits both.
+    let (first, second, third, fourth) = (shared(), single(), single(), shared());
+    assert_eq!(first.0, second.0);
+    let ratio = (first.1 + fourth.1) / (second.1 + third.1);
+    println!("{:.1} s and {:.1} s shared, {:.1} s and {:.1} s alone: {ratio:.3}", first.1, fourth.1, second.1, third.1);
+    assert!(ratio <= bar, "{ratio:.3}, at most {bar}");
+}
+
+#[test]
+#[ignore = "needs the files of models/recipe/structures.py --only deit"]
+fn deits_evaluate_in_less_time_through_shared_starts() {
+    shared_starts(&["deit-ti", "deit-s", "deit-b"], None, [478, 920], 0.85);
+}
+
+#[test]
+#[ignore = "needs the files of models/recipe/structures.py --only swin"]
+fn swins_evaluate_in_less_time_through_shared_starts() {
+    shared_starts(&["swin-t", "swin-s", "swin-b"], Some(&[0, 1, 2]), [522, 881], 0.72);
 }

@@ -1,4 +1,5 @@
-//! A detector of one anchor with every op of a head: 8×8 pixels, kept maps of 8×8 and 4×4, at most two patches and four boxes.
+//! A detector of one anchor with every op of a head: 8×8 pixels, a lead of two segments, kept maps of 8×8 and 4×4, at most two
+//! patches and four boxes.
 
 use alloc::vec::Vec;
 
@@ -40,9 +41,10 @@ pub fn detector() -> ImageWriter {
         anchor_names: EMPTY,
         patches: PATCHES,
         boxes: BOXES,
-        reserved: [0; 12],
+        lead: 2,
+        reserved: [0; 10],
     });
-    for (position, shape) in [[8, 8, 3], [2, 2, 8], [ROOM + 1, 1, 12]].into_iter().enumerate() {
+    for (position, shape) in [[8, 8, 3], [2, 2, 8], [ROOM + 1, 1, 12], [8, 8, 16], [8, 8, 4]].into_iter().enumerate() {
         let cut = Cut {
             shape,
             zero_point: 0,
@@ -59,15 +61,16 @@ pub fn detector() -> ImageWriter {
         offset += (map.bytes() as u32).next_multiple_of(ARENA_ALIGN);
         writer.kept.push(map);
     }
+    lead(&mut writer);
     backbone(&mut writer);
     head(&mut writer);
-    let path = [SegmentId(0), SegmentId(1)];
-    let first_run = writer.put_path(&path);
-    let peak = writer.segments.iter().map(|segment| segment.peak_bytes).max().unwrap_or_default();
-    let arena_bytes = peak + offset;
+    let first_run = writer.put_path(&[0, 1, 2, 3].map(SegmentId));
+    let peak = |segments: &[Segment]| segments.iter().map(|segment| segment.peak_bytes).max().unwrap_or_default();
+    let (lead, rest) = writer.segments.split_at(2);
+    let arena_bytes = peak(lead).max(peak(rest) + offset);
     writer.configs.push(Config {
         first_run,
-        segments: 2,
+        segments: 4,
         first_overlay: 0,
         overlays: 0,
         arena_bytes,
@@ -78,7 +81,7 @@ pub fn detector() -> ImageWriter {
     writer.meta.name = writer.put(b"detector");
     let name = writer.put(b"none");
     writer.targets.push(Target { name, ticks_per_second: 1_000_000, switch_ticks: 1 });
-    writer.costs = [COST; 2].to_vec();
+    writer.costs = [COST; 4].to_vec();
     writer.meta.labels = writer.put(b"left\nright");
     writer.meta.anchor_names = writer.put(b"only");
     let table: Vec<u8> = (0..3 * 256u32).map(|pixel| ((pixel % 256) as u8).wrapping_sub(128)).collect();
@@ -234,8 +237,18 @@ impl<'a> Parts<'a> {
     }
 }
 
+/// Two segments that lie where the kept maps will be too.
+fn lead(writer: &mut ImageWriter) {
+    for (from, to) in [(0, 3), (3, 4)] {
+        let mut parts = Parts::new(writer, from, to);
+        let (input, output) = (parts.segment.input, parts.output());
+        parts.conv(input, output, 3, [1; 4], 0);
+        parts.finish();
+    }
+}
+
 fn backbone(writer: &mut ImageWriter) {
-    let mut parts = Parts::new(writer, 0, 1);
+    let mut parts = Parts::new(writer, 4, 1);
     parts.segment.keeps = 0b11;
     let (fine, middle) = (parts.kept(0), parts.kept(1));
     let input = parts.segment.input;

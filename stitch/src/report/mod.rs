@@ -63,6 +63,15 @@ pub struct Facts {
     pub arena_bytes: u32,
 }
 
+/// Bytes that are alive at once at most: no placement of a config's tensors needs less.
+fn live_bytes(image: &Image<'_>, config: &plan::Config) -> u32 {
+    let of = |(step, id): (usize, plan::SegmentId)| {
+        let kept = if step < usize::from(image.meta().lead) { 0 } else { image.kept_bytes() };
+        image.segment(id).live_bytes + kept
+    };
+    image.path(config).enumerate().map(of).max().unwrap_or(0)
+}
+
 impl Facts {
     /// Collects the facts.
     #[must_use]
@@ -86,8 +95,7 @@ impl Facts {
                 float_score: f64::from(config.float_score) / 100.0,
                 macs: image.macs(config),
                 arena_bytes: config.arena_bytes,
-                live_bytes: image.kept_bytes()
-                    + image.path(config).map(|id| image.segment(id).live_bytes).max().unwrap_or(0),
+                live_bytes: live_bytes(image, config),
                 milliseconds: facts[number].0 as f64 / ticks_per_millisecond,
                 flash_bytes: image.flash_bytes(config),
                 own_bytes: own[number],

@@ -50,7 +50,8 @@ pub fn image(ladder: Ladder, random: &mut Random, mut cost: impl FnMut(&mut Rand
         anchor_names: EMPTY,
         patches: 0,
         boxes: 0,
-        reserved: [0; 12],
+        lead: 0,
+        reserved: [0; 10],
     });
     let cut = |anchor, position| Cut {
         shape: [1, 1, CHANNELS],

@@ -1,0 +1,148 @@
+//! The bundled detector: what a picture can make its head do is bounded, whatever the picture or the maps.
+
+use std::path::Path;
+
+use kernels::arch::Scalar;
+use kernels::{Level, with_isa};
+use plan::layout::{PER_BOX, PER_PATCH};
+use plan::{ConfigId, Image, SegmentId};
+use runtime::{Detection, Engine, Progress};
+use stitch::detection::coco::BoxSet;
+use stitch::family;
+use stitch::pipeline::{self, Compiled, Options, Quiet, Scoring, Stage};
+use support::onnx::noise;
+
+/// The bundled family, compiled.
+fn compiled() -> Vec<u8> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/blood-cells/family.toml");
+    let spec = family::read(&path).unwrap_or_else(|error| panic!("{error}"));
+    let options = Options { score_images: 2, scoring: Scoring::Here, stop_after: Stage::Verify, auto16: None };
+    match pipeline::compile(&spec, options, &Quiet).unwrap_or_else(|error| panic!("{error}")) {
+        Compiled::Image(bytes) => bytes,
+        stopped => panic!("{stopped:?}"),
+    }
+}
+
+/// What a head did.
+#[derive(Clone, Debug, PartialEq)]
+struct Work {
+    patches: usize,
+    boxes: usize,
+    /// Bytes that its ops wrote.
+    written: u64,
+    detections: Vec<Detection>,
+}
+
+/// Runs the last segment and looks on.
+fn head<I: kernels::Isa>(engine: &mut Engine<'_, I>) -> Work {
+    let image = *engine.image();
+    let [patches, rows] = [image.meta().patches, image.meta().boxes].map(usize::from);
+    let mut work = Work { patches: 0, boxes: 0, written: 0, detections: vec![] };
+    let done = engine.step_watched(|id, written| {
+        let op = image.op(id);
+        let part = |most: usize| written.len() * most / image.tensor(op.output).bytes() as usize;
+        if op.flags & PER_PATCH != 0 {
+            work.patches = part(patches);
+        } else if op.flags & PER_BOX != 0 {
+            work.boxes = part(rows);
+        }
+        work.written += written.len() as u64;
+    });
+    assert_eq!(done, Ok(Progress::Done));
+    work.detections = engine.detections().collect();
+    work
+}
+
+/// Bytes that the ops of the head write when every patch and every box is used.
+fn most(image: &Image<'_>, segment: SegmentId) -> u64 {
+    let segment = image.segment(segment);
+    let ops = segment.first_op..segment.first_op + segment.ops;
+    ops.map(|op| image.tensor(image.op(plan::OpId(op)).output).bytes()).sum()
+}
+
+#[track_caller]
+fn assert_bounded(image: &Image<'_>, work: &Work, most: u64, what: &str) {
+    let meta = image.meta();
+    assert!(work.patches <= meta.patches.into() && work.boxes <= meta.boxes.into(), "{what}: {work:?}");
+    assert!(work.written <= most, "{what}: {} of {most} bytes", work.written);
+    assert!(work.detections.is_sorted_by(|a, b| a.logit >= b.logit), "{what}: best first");
+    let [height, width, _] = image.cut(meta.input).shape.map(|side| 16 * side as i16);
+    for Detection { corners: [left, top, right, bottom], class, .. } in &work.detections {
+        assert!(*class < meta.classes, "{what}");
+        assert!(0 <= *left && left <= right && *right <= width, "{what}: {left} {right}");
+        assert!(0 <= *top && top <= bottom && *bottom <= height, "{what}: {top} {bottom}");
+    }
+}
+
+#[test]
+fn no_map_makes_the_head_do_more_than_its_cap() {
+    let bytes = compiled();
+    let image = Image::parse(&bytes).expect("the compiler writes valid images");
+    let last = image.config(ConfigId(0)).segments - 1;
+    let segment = image.path_segment(&image.config(ConfigId(0)), last);
+    let most = most(&image, segment);
+    let features = image.tensor(image.segment(segment).input).bytes() as usize;
+    let kept = image.kept_bytes() as usize;
+    let constant = |value: i8| vec![value; features + kept];
+    let drawn = |gain: f32, seed: u32| -> Vec<i8> {
+        noise(features + kept, seed).iter().map(|value| (value * gain).clamp(-128.0, 127.0) as i8).collect()
+    };
+    let mut maps: Vec<(String, Vec<i8>)> =
+        [-128, -1, 0, 1, 127].map(|value| (format!("all {value}"), constant(value))).into();
+    maps.push(("stripes".into(), (0..features + kept).map(|at| if at / 64 % 2 == 0 { 127 } else { -128 }).collect()));
+    maps.push(("bits".into(), (0..features + kept).map(|at| if at % 3 == 0 { 127 } else { -128 }).collect()));
+    for seed in 0..60 {
+        // From faint to cut off.
+        let gain = [20.0, 80.0, 200.0, 1000.0][seed as usize % 4];
+        maps.push((format!("noise {seed} of {gain}"), drawn(gain, seed)));
+    }
+    let mut arena = vec![0; image.meta().arena_bytes as usize];
+    let (mut patches, mut boxes) = (0, 0);
+    for (what, map) in &maps {
+        let mut engine = Engine::new(Scalar, image, &mut arena).expect("it fits");
+        engine.resume(ConfigId(0), last, &map[..features], &map[features..]).expect("maps of these sizes");
+        let work = head(&mut engine);
+        assert_bounded(&image, &work, most, what);
+        (patches, boxes) = (patches.max(work.patches), boxes.max(work.boxes));
+        with_isa!(Level::best(), |isa| {
+            let mut engine = Engine::new(isa, image, &mut arena).expect("it fits");
+            engine.resume(ConfigId(0), last, &map[..features], &map[features..]).expect("maps of these sizes");
+            assert_eq!(head(&mut engine), work, "{what}: other kernels");
+        });
+    }
+    assert!(patches > 0 && boxes == usize::from(image.meta().boxes), "{patches} {boxes}: the caps were never tried");
+}
+
+#[test]
+fn no_picture_of_the_test_set_makes_the_head_do_more_than_its_cap() {
+    let bytes = compiled();
+    let image = Image::parse(&bytes).expect("the compiler writes valid images");
+    let shape = image.cut(image.meta().input).shape.map(usize::from);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/blood-cells/data/test.json");
+    let pictures = BoxSet::read(&path).and_then(|set| set.images(shape)).unwrap_or_else(|error| panic!("{error}"));
+    let mut arena = vec![0; image.meta().arena_bytes as usize];
+    let (mut patches, mut boxes) = (vec![], vec![]);
+    with_isa!(Level::best(), |isa| {
+        let mut engine = Engine::new(isa, image, &mut arena).expect("it fits");
+        for number in 0..pictures.len() {
+            let config = ConfigId(number as u16 % image.configs());
+            engine.preprocess(pictures.image(number)).expect("a picture of this size");
+            engine.begin(config).expect("it fits");
+            let record = image.config(config);
+            let last = record.segments - 1;
+            for _ in 0..last {
+                engine.step().expect("it runs");
+            }
+            let work = head(&mut engine);
+            assert_bounded(&image, &work, most(&image, image.path_segment(&record, last)), &format!("{number}"));
+            patches.push(work.patches);
+            boxes.push(work.boxes);
+        }
+    });
+    for (what, counts) in [("patches", &mut patches), ("boxes", &mut boxes)] {
+        counts.sort_unstable();
+        let mean = counts.iter().sum::<usize>() as f64 / counts.len() as f64;
+        println!("{what}: {mean:.2} on average, p95 {}, most {:?}", counts[counts.len() * 95 / 100], counts.last());
+    }
+    assert!(boxes.iter().all(|&count| count > 0));
+}
