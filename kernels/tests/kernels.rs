@@ -84,29 +84,36 @@ struct Large {
     stride: u8,
     groups: u16,
     shift: u8,
+    extreme: bool,
 }
 
 /// Some instruction sets work through a map in bands, and through weights in blocks of channels.
 #[test]
 fn every_level_equals_scalar_on_maps_larger_than_the_case_memory() {
     let paint = |len: usize| (0..len as u32).map(|at| (at.wrapping_mul(0x9e37_79b1) >> 24) as u8).collect::<Vec<_>>();
-    let common = Large { sides: [41, 39], channels: 64, outputs: 24, kernel: 3, stride: 1, groups: 1, shift: 42 };
+    let (sides, channels, outputs) = ([41, 39], 64, 24);
+    let common = Large { sides, channels, outputs, kernel: 3, stride: 1, groups: 1, shift: 42, extreme: false };
     let cases = [
         Large { sides: [80, 37], channels: 48, outputs: 9, kernel: 5, stride: 2, ..common },
         Large { sides: [60, 61], channels: 34, outputs: 32, groups: 2, ..common },
         Large { sides: [64, 64], channels: 33, outputs: 40, kernel: 1, shift: 31, ..common },
         Large { sides: [90, 90], outputs: 16, kernel: 1, stride: 2, ..common },
         Large { sides: [13, 11], channels: 512, outputs: 80, ..common },
+        Large { sides: [60, 61], channels: 78, outputs: 34, groups: 2, ..common },
         Large { sides: [9, 9], channels: 1024, outputs: 16, shift: 30, ..common },
+        Large { sides: [5, 7], channels: 1024, outputs: 16, shift: 50, extreme: true, ..common },
+        Large { sides: [28, 28], channels: 100, outputs: 40, shift: 46, extreme: true, ..common },
         common,
     ];
     for case in &cases {
-        let &Large { sides: [height, width], channels, outputs, kernel, stride, groups, shift } = case;
+        let &Large { sides: [height, width], channels, outputs, kernel, stride, groups, shift, extreme } = case;
         let size = |side: u16| (side - 1) / u16::from(stride) + 1;
         let input = Shape { height, width, channels };
         let output = Shape { height: size(height), width: size(width), channels: outputs };
         let row = (usize::from(kernel).pow(2) * usize::from(channels / groups)).next_multiple_of(4);
-        let (weights, values) = (paint(row * usize::from(outputs)), paint(input.len()));
+        // The largest sums are those of nothing but -128.
+        let bytes = |len| if extreme { vec![i8::MIN.cast_unsigned(); len] } else { paint(len) };
+        let (weights, values) = (bytes(row * usize::from(outputs)), bytes(input.len()));
         let values: Vec<i8> = values.into_iter().map(u8::cast_signed).collect();
         let words = |value: i32| value.to_le_bytes().repeat(outputs.into());
         let (bias, multiplier) = (words(-1234), words(if shift < 33 { 1 } else { 1_800_000_000 }));

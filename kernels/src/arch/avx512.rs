@@ -7,9 +7,11 @@ mod attention;
 mod conv;
 mod pack;
 mod rescale;
+mod room;
 mod softmax;
 mod strip;
 mod tile;
+mod winograd;
 
 use core::arch::x86_64::__cpuid_count;
 
@@ -53,7 +55,7 @@ impl Isa for Avx512 {
     #[inline(always)]
     fn conv(self, op: &Conv<'_>, input: &[i8], output: &mut [i8], _scratch: &mut [i8]) -> bool {
         // SAFETY: `self` proves the features.
-        unsafe { conv::conv(op, input, output) }
+        unsafe { winograd::conv(op, input, output) || conv::conv(op, input, output) }
     }
 
     #[inline(always)]

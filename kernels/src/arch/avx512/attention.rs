@@ -4,38 +4,26 @@
 //! Keys are the columns of the scores, channels those of the mixed values, whose rows are the weights that softmax leaves.
 
 use core::arch::x86_64::{_mm512_mask_storeu_epi32, _mm512_max_epi32, _mm512_min_epi32, _mm512_set1_epi32};
-use core::mem::MaybeUninit;
 use core::ptr::null;
 
 use super::pack::{pack_line, pack_pairs};
 use super::rescale::{Constants, Finish, lanes};
+use super::room::with_room;
 use super::softmax;
-use super::strip::{Values, widen};
+use super::strip::widen;
 use super::tile::{Factors, LANES, ROWS, rows, tiles, vectors};
 use crate::arch::unsigned;
 use crate::attention::{Attention, LOGIT, Part};
-use crate::softmax::MOST_KEYS;
-
-/// Values of 16 bits that packed keys, and packed values, of a head have room for.
-const PACKED: usize = 64 << 10;
-/// Most channels of a query.
-const WIDTH: usize = 1024;
-
-/// On the stack: 336 KiB.
-#[repr(C)]
-struct Room {
-    keys: Values<PACKED>,
-    values: Values<PACKED>,
-    /// Words of 32 bits; later weights of 16 bits in the first half of each row.
-    scores: Values<{ 2 * ROWS * MOST_KEYS }>,
-    queries: Values<{ ROWS * WIDTH }>,
-}
 
 /// One head of one window.
 struct Head<'a> {
     op: &'a Attention<'a>,
     part: &'a Part<'a>,
-    room: *mut Room,
+    /// Keys, values, words of 32 bits for scores, queries. Scores become weights of 16 bits in the first half of each row.
+    keys: *mut i16,
+    values: *mut i16,
+    scores: *mut i32,
+    queries: *mut i16,
     /// Of logits and of outputs.
     finish: [Finish; 2],
 }
@@ -49,47 +37,32 @@ fn is_short(shift: u8) -> bool {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 pub(super) fn attention(op: &Attention<'_>, query: &[i8], keys_and_values: &[i8], output: &mut [i8]) -> bool {
     let (keys, width, channels) = (op.keys(), usize::from(op.key.width), usize::from(op.value.width));
-    let packed_keys = keys.next_multiple_of(LANES) * width.next_multiple_of(2);
-    let packed_values = keys.next_multiple_of(2) * channels.next_multiple_of(LANES);
-    if keys > MOST_KEYS || width > WIDTH || packed_keys.max(packed_values) > PACKED {
-        return false;
-    }
-    let mut room = MaybeUninit::<Room>::uninit();
+    let of_keys = keys.next_multiple_of(LANES) * width.next_multiple_of(2);
+    let of_values = keys.next_multiple_of(2) * channels.next_multiple_of(LANES);
+    let of_scores = (2 * ROWS * keys).next_multiple_of(LANES);
     let logit = Finish::new(0, [i8::MIN, i8::MAX], is_short(op.logit_shift));
     let finish = [logit, Finish::new(op.zero_point, [op.min, op.max], is_short(op.shift))];
-    op.each_part(query, keys_and_values, |part| {
-        let head = Head { op, part: &part, room: room.as_mut_ptr(), finish };
-        // SAFETY: there is room for keys and values, checked above; so there is for eight queries and their scores.
-        unsafe {
-            head.pack();
-            let mut first = 0;
-            while first < op.queries() {
-                let count = rows(op.queries() - first);
-                head.block(first, count, output);
-                first += count;
+    with_room(of_keys + of_values + of_scores + ROWS * width.next_multiple_of(2), |room| {
+        let values = room.wrapping_add(of_keys);
+        let scores = values.wrapping_add(of_values);
+        let queries = scores.wrapping_add(of_scores);
+        op.each_part(query, keys_and_values, |part| {
+            let head = Head { op, part: &part, keys: room, values, scores: scores.cast(), queries, finish };
+            // SAFETY: there is room for keys and values, and for eight queries and their scores.
+            unsafe {
+                head.pack();
+                let mut first = 0;
+                while first < op.queries() {
+                    let count = rows(op.queries() - first);
+                    head.block(first, count, output);
+                    first += count;
+                }
             }
-        }
-    });
-    true
+        });
+    })
 }
 
 impl Head<'_> {
-    fn keys(&self) -> *mut i16 {
-        self.room.cast()
-    }
-
-    fn values(&self) -> *mut i16 {
-        self.keys().wrapping_add(PACKED)
-    }
-
-    fn scores(&self) -> *mut i32 {
-        self.values().wrapping_add(PACKED).cast()
-    }
-
-    fn queries(&self) -> *mut i16 {
-        self.scores().wrapping_add(ROWS * MOST_KEYS).cast()
-    }
-
     /// Packs keys and values, tile after tile of columns.
     ///
     /// # Safety
@@ -98,7 +71,7 @@ impl Head<'_> {
     unsafe fn pack(&self) {
         let (keys, width) = (self.op.keys(), usize::from(self.op.key.width));
         let mut rows = self.part.key.each().take(keys);
-        let (mut done, mut left) = (self.keys(), keys.div_ceil(LANES));
+        let (mut done, mut left) = (self.keys, keys.div_ceil(LANES));
         while left > 0 {
             let count = vectors(left);
             for vector in 0..count {
@@ -110,7 +83,7 @@ impl Head<'_> {
             left -= count;
         }
         let channels = usize::from(self.op.value.width);
-        let (mut done, mut channel) = (self.values(), 0);
+        let (mut done, mut channel) = (self.values, 0);
         while channel < channels {
             let count = vectors((channels - channel).div_ceil(LANES));
             let columns = channel..(channel + count * LANES).min(channels);
@@ -135,18 +108,18 @@ impl Head<'_> {
         for row in 0..count {
             // SAFETY: `pitch` values of each query.
             unsafe {
-                let end = widen(self.part.query.row(first + row), self.queries().wrapping_add(row * pitch));
+                let end = widen(self.part.query.row(first + row), self.queries.wrapping_add(row * pitch));
                 if pitch > width {
                     end.write(0);
                 }
             }
         }
-        let of = |rows, pairs, columns| Factors { rows, pitch: 0, lines: 1, pairs, columns };
+        let of = |rows, steps, columns| Factors { rows, pitch: 0, lines: 1, steps, columns };
         let places = core::array::from_fn(|row| row * pitch);
-        let (mut columns, mut key) = (self.keys(), 0);
+        let (mut columns, mut key) = (self.keys, 0);
         while key < keys {
             let vectors = vectors((keys - key).div_ceil(LANES));
-            let factors = of(self.queries(), pitch / 2, columns);
+            let factors = of(self.queries, pitch / 2, columns);
             // SAFETY: queries are widened, keys are packed, and there are scores for all of them.
             unsafe { tiles!(count, vectors, logits(self, &factors, &places, key)) };
             columns = columns.wrapping_add(vectors * LANES * pitch);
@@ -154,17 +127,16 @@ impl Head<'_> {
         }
         for row in 0..count {
             // SAFETY: all logits of the row are written; any bytes are logits.
-            let row_of = unsafe {
-                core::slice::from_raw_parts_mut(self.scores().wrapping_add(row * keys).cast::<i8>(), 4 * keys)
-            };
+            let row_of =
+                unsafe { core::slice::from_raw_parts_mut(self.scores.wrapping_add(row * keys).cast::<i8>(), 4 * keys) };
             op.add_offsets(self.part, first + row, row_of);
             softmax::row(row_of);
         }
         let places = core::array::from_fn(|row| row * 2 * keys);
-        let (mut columns, mut channel) = (self.values(), 0);
+        let (mut columns, mut channel) = (self.values, 0);
         while channel < channels {
             let vectors = vectors((channels - channel).div_ceil(LANES));
-            let factors = of(self.scores().cast(), keys.div_ceil(2), columns);
+            let factors = of(self.scores.cast(), keys.div_ceil(2), columns);
             // SAFETY: weights lie in the first halves of the rows of scores, and what is behind the last one is there too;
             // values are packed.
             unsafe { tiles!(count, vectors, mix(self, &factors, &places, first, channel, output)) };
@@ -187,7 +159,7 @@ unsafe fn logits<const COUNT: usize, const VECTORS: usize>(
 ) {
     let (op, finish, keys) = (head.op, &head.finish[0], head.op.keys());
     // SAFETY: as the caller says.
-    let sums: [[_; VECTORS]; COUNT] = unsafe { factors.products(places) };
+    let sums: [[_; VECTORS]; COUNT] = unsafe { factors.wide(places) };
     let constants = Constants::same(finish, op.logit_multiplier, op.logit_shift, LANES);
     for vector in 0..VECTORS {
         let key = key + vector * LANES;
@@ -197,7 +169,7 @@ unsafe fn logits<const COUNT: usize, const VECTORS: usize>(
             let logits = _mm512_max_epi32(scaled, _mm512_set1_epi32(-LOGIT));
             let logits = _mm512_min_epi32(logits, _mm512_set1_epi32(LOGIT - 1));
             // SAFETY: lanes of the mask are keys; others are not written.
-            unsafe { _mm512_mask_storeu_epi32(head.scores().wrapping_add(row * keys + key), mask, logits) };
+            unsafe { _mm512_mask_storeu_epi32(head.scores.wrapping_add(row * keys + key), mask, logits) };
         }
     }
 }
@@ -217,7 +189,7 @@ unsafe fn mix<const COUNT: usize, const VECTORS: usize>(
 ) {
     let (op, finish, channels) = (head.op, &head.finish[1], usize::from(head.op.value.width));
     // SAFETY: as the caller says.
-    let sums: [[_; VECTORS]; COUNT] = unsafe { factors.products(places) };
+    let sums: [[_; VECTORS]; COUNT] = unsafe { factors.wide(places) };
     for (row, sums) in sums.iter().enumerate() {
         let at = head.part.output.at(first + row);
         let Some(output) = output.get_mut(at..at + channels) else { return };

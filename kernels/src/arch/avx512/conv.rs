@@ -4,16 +4,15 @@
 //! weights lie in the image as for every other CPU; 16 to 48 of them are widened and interleaved on the stack, pair by pair of
 //! values, and serve all positions of the band. Nothing is summed across a vector.
 
-use core::mem::MaybeUninit;
-
 use super::pack::pack;
 use super::rescale::{Finish, Table};
-use super::strip::{Strip, Values};
+use super::room::with_room;
+use super::strip::Strip;
 use super::tile::{Factors, LANES, ROWS, rows, tiles, vectors};
 use crate::conv::{Conv, row_len};
 
-/// Values of 16 bits of a strip, and of packed weights: 128 and 320 KiB of the stack, most of it untouched by small layers.
-pub(super) const STRIP: usize = 64 << 10;
+/// Most values of 16 bits of a strip, and of packed weights.
+const STRIP: usize = 64 << 10;
 const WEIGHTS: usize = 160 << 10;
 
 /// Outputs of a tile's channels.
@@ -31,58 +30,72 @@ struct Outputs {
 pub(super) fn conv(op: &Conv<'_>, input: &[i8], output: &mut [i8]) -> bool {
     let (outputs, groups) = (usize::from(op.output.channels), usize::from(op.groups));
     let channels = usize::from(op.input.channels) / groups;
-    let (row, pitch) = (row_len(op.window.kernel, channels), op.output_bytes());
-    let (positions, per_group) = (output.len() / pitch, outputs / groups);
-    if positions < 4 || per_group < 8 {
+    let positions = output.len() / op.output_bytes();
+    if positions < 4 || outputs / groups < 8 {
         return false;
     }
-    let finish = Finish::of_conv(op, op.requant.is_short());
     let strip = Strip::new(op, channels);
-    // Of each line of a window, with a zero behind it where a pair would reach into the next line.
-    let pairs = strip.lines * strip.line.div_ceil(2);
-    let most = WEIGHTS / (2 * LANES * pairs.max(1));
-    let Some(band) = strip.band() else { return false };
-    if most == 0 {
-        return false;
-    }
-    let mut values = MaybeUninit::<Values<STRIP>>::uninit();
-    let mut packed = MaybeUninit::<Values<WEIGHTS>>::uninit();
-    let (values, packed) = (values.as_mut_ptr().cast::<i16>(), packed.as_mut_ptr().cast::<i16>());
-    for group in 0..groups {
-        let first = group * per_group;
-        let Some(weights) = op.weights.get(first * row..(first + per_group) * row) else { return false };
-        for start in (0..positions).step_by(band) {
-            let count = band.min(positions - start);
-            // SAFETY: a strip of `band` positions has room.
-            unsafe { strip.fill(input, group * channels, start, count, values) };
-            let mut done = 0;
-            while done < per_group {
-                let vectors = vectors((per_group - done).div_ceil(LANES)).min(most);
-                let size = (vectors * LANES).min(per_group - done);
-                let rows = &weights[done * row..(done + size) * row];
-                // SAFETY: at most `most` vectors of each pair, so there is room; rows are those of `size` channels.
-                unsafe { pack(rows, row, vectors, [strip.lines, strip.line], packed) };
-                let factors = Factors {
-                    rows: values,
-                    pitch: strip.pitch,
-                    lines: strip.lines,
-                    pairs: strip.line.div_ceil(2),
-                    columns: packed,
-                };
-                let outputs = Outputs {
-                    finish,
-                    table: Table::new(&op.requant, first + done, size),
-                    first: output[start * pitch..].as_mut_ptr().wrapping_add((first + done) * op.to.bytes()),
-                    pitch,
-                };
-                // SAFETY: the strip has the windows of `count` positions, packed are weights for `vectors`, the output has
-                // `count` positions from `start` on.
-                unsafe { band_of(&factors, &outputs, &strip, count, vectors) };
-                done += size;
+    let of_vector = strip.lines * strip.line.div_ceil(2) * 2 * LANES;
+    let most = vectors((outputs / groups).div_ceil(LANES)).min(WEIGHTS / of_vector.max(1));
+    let Some(band) = strip.band(STRIP) else { return false };
+    let band = band.min(positions);
+    let values = strip.len(band).next_multiple_of(32);
+    most > 0
+        && with_room(values + most * of_vector, |room| {
+            let columns = room.wrapping_add(values);
+            let factors =
+                Factors { rows: room, pitch: strip.pitch, lines: strip.lines, steps: strip.line.div_ceil(2), columns };
+            for group in 0..groups {
+                for start in (0..positions).step_by(band) {
+                    let count = band.min(positions - start);
+                    // SAFETY: there is room for a strip of `band` positions, and behind it for `most` vectors of weights.
+                    unsafe {
+                        strip.fill(input, group * channels, start, count, room);
+                        group_of(op, group, &factors, &strip, [start, count], most, output);
+                    }
+                }
             }
+        })
+}
+
+/// All channels of a group, for `count` positions from `start` on.
+///
+/// # Safety
+/// The strip is that of these positions; there is room for `most` vectors of weights at `columns`.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn group_of(
+    op: &Conv<'_>,
+    group: usize,
+    factors: &Factors,
+    strip: &Strip<'_>,
+    [start, count]: [usize; 2],
+    most: usize,
+    output: &mut [i8],
+) {
+    let per_group = usize::from(op.output.channels) / usize::from(op.groups);
+    let (row, pitch) = (row_len(op.window.kernel, strip.channels), op.output_bytes());
+    let finish = Finish::of_conv(op, op.requant.is_short());
+    let mut done = 0;
+    while done < per_group {
+        let first = group * per_group + done;
+        let vectors = vectors((per_group - done).div_ceil(LANES)).min(most);
+        let size = (vectors * LANES).min(per_group - done);
+        let Some(rows) = op.weights.get(first * row..(first + size) * row) else { return };
+        let Some(output) = output.get_mut(start * pitch..(start + count) * pitch) else { return };
+        let outputs = Outputs {
+            finish,
+            table: Table::new(&op.requant, first, size),
+            first: output.as_mut_ptr().wrapping_add(first * op.to.bytes()),
+            pitch,
+        };
+        // SAFETY: at most `most` vectors of weights, so there is room; the strip has the windows of `count` positions, the output
+        // has as many.
+        unsafe {
+            pack(rows, row, vectors, [strip.lines, strip.line], factors.columns.cast_mut());
+            band_of(factors, &outputs, strip, count, vectors);
         }
+        done += size;
     }
-    true
 }
 
 /// All positions of a band.
@@ -115,7 +128,7 @@ unsafe fn tile<const COUNT: usize, const VECTORS: usize>(
     first: usize,
 ) {
     // SAFETY: the windows lie in the strip, and there are weights for all vectors.
-    let sums: [[_; VECTORS]; COUNT] = unsafe { factors.products(places) };
+    let sums: [[_; VECTORS]; COUNT] = unsafe { factors.wide(places) };
     for vector in 0..VECTORS {
         let constants = outputs.table.constants(&outputs.finish, vector * LANES);
         for (position, sums) in sums.iter().enumerate() {

@@ -114,3 +114,13 @@ fn interleaved(bytes: impl Fn(usize) -> __m128i) -> [__m512i; 8] {
     }
     pairs
 }
+
+/// 16 bytes of four columns, widened: the first eight of each, and the last.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+pub(super) fn deep([a, b, c, d]: [__m128i; 4]) -> [__m512i; 2] {
+    let four = _mm512_inserti32x4::<1>(_mm512_castsi128_si512(a), b);
+    let four = _mm512_inserti32x4::<3>(_mm512_inserti32x4::<2>(four, c), d);
+    // Each byte beside itself is a value of 16 bits moved up by 8.
+    [_mm512_srai_epi16::<8>(_mm512_unpacklo_epi8(four, four)), _mm512_srai_epi16::<8>(_mm512_unpackhi_epi8(four, four))]
+}

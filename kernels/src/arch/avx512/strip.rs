@@ -6,20 +6,18 @@ use core::arch::x86_64::{
 };
 use core::ops::Range;
 
-use super::conv::STRIP;
-use super::tile::ROWS;
+use super::tile::{DEPTH, ROWS};
 use crate::arch::unsigned;
 use crate::conv::Conv;
 
-/// Room for values, where vectors begin at lines of the cache.
-#[repr(align(64))]
-pub(super) struct Values<const COUNT: usize>([i16; COUNT]);
+/// Values behind a strip: what a last step reads behind the last window meets weights of 0.
+const BEHIND: usize = DEPTH;
 
 /// How the windows of one group lie in its strips.
 pub(super) struct Strip<'a> {
     op: &'a Conv<'a>,
     /// Channels of the group.
-    channels: usize,
+    pub(super) channels: usize,
     /// Lines of a window, and values of a line. A window of one pixel is one line; its positions follow each other.
     pub(super) lines: usize,
     pub(super) line: usize,
@@ -59,15 +57,25 @@ impl<'a> Strip<'a> {
         self.op.window.kernel == [1, 1]
     }
 
-    /// Positions that have room at once: whole rows of the output, but for windows of a pixel. One value is behind them.
-    pub(super) fn band(&self) -> Option<usize> {
+    /// Positions that `room` values are enough for: whole rows of the output, but for windows of a pixel.
+    pub(super) fn band(&self, room: usize) -> Option<usize> {
+        let room = room.checked_sub(BEHIND)?;
         if self.is_pixel() {
-            let most = (STRIP - 1) / self.channels.max(1);
+            let most = room / self.channels.max(1);
             return (most >= ROWS).then_some(most / ROWS * ROWS);
         }
-        let more = ((STRIP - 1) / self.pitch.max(1)).checked_sub(self.lines)?;
+        let more = (room / self.pitch.max(1)).checked_sub(self.lines)?;
         let rows = 1 + more.checked_div(self.op.window.stride[0].into()).unwrap_or(0);
         Some(rows * usize::from(self.op.output.width))
+    }
+
+    /// Values of a strip of `count` positions.
+    pub(super) fn len(&self, count: usize) -> usize {
+        if self.is_pixel() {
+            return count * self.channels + BEHIND;
+        }
+        let rows = count / usize::from(self.op.output.width);
+        ((rows - 1) * usize::from(self.op.window.stride[0]) + self.lines) * self.pitch + BEHIND
     }
 
     /// Of the positions from the band's first one on.
@@ -114,9 +122,8 @@ impl<'a> Strip<'a> {
                 to = unsafe { self.line(input, channel, top + number, left..left + across, to) };
             }
         }
-        // What a last pair reads behind the last window meets a weight of 0.
-        // SAFETY: the value behind the strip.
-        unsafe { to.write(0) };
+        // SAFETY: what is behind the strip.
+        unsafe { fill(0, BEHIND, to) };
     }
 
     /// Pixels of one line of the map, padding where there are none; returns where they end.
@@ -154,7 +161,7 @@ impl<'a> Strip<'a> {
 }
 
 /// The first `count` lanes.
-fn mask(count: usize) -> __mmask32 {
+pub(super) fn mask(count: usize) -> __mmask32 {
     ((1u64 << count) - 1) as __mmask32
 }
 

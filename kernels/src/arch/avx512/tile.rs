@@ -1,14 +1,25 @@
-//! Sums of products by `vpmaddwd`: a pair of a row's values, the same for all lanes, times the pairs of 16 columns.
+//! Sums of products by `vpmaddwd`: tiles of rows by vectors of columns, up to 24 vectors of sums.
+//!
+//! What the lanes of a vector of columns are differs. *Wide*: two values of each of 16 columns, and two values of a row for all
+//! lanes; a lane is a sum. *Deep*: eight values of each of four columns, and eight values of a row for all quarters; each column has
+//! four sums, added up at the end. Columns that lie as rows of bytes need no interleaving for that.
 
 use core::arch::x86_64::{
-    __m512i, _mm512_add_epi32, _mm512_loadu_si512, _mm512_madd_epi16, _mm512_set1_epi32, _mm512_setzero_si512,
+    __m512i, _mm_loadu_si128, _mm512_add_epi32, _mm512_broadcast_i32x4, _mm512_loadu_si512, _mm512_madd_epi16,
+    _mm512_set1_epi32, _mm512_setzero_si512, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32,
+    _mm512_unpacklo_epi64,
 };
 
-/// Columns of a vector: channels of an output, or keys.
+/// Columns whose outputs are a vector: channels, or keys.
 pub(super) const LANES: usize = 16;
 
 /// Most rows of a tile: positions, or queries.
 pub(super) const ROWS: usize = 8;
+
+/// Deep: values of a column in a vector, vectors of 16 columns, and most rows.
+pub(super) const DEPTH: usize = 8;
+pub(super) const QUARTERS: usize = 4;
+pub(super) const DEEP_ROWS: usize = 6;
 
 /// Two matrices. A row is some lines of values, which lie apart.
 pub(super) struct Factors {
@@ -18,46 +29,93 @@ pub(super) struct Factors {
     pub(super) pitch: usize,
     /// Lines of a row.
     pub(super) lines: usize,
-    /// Pairs of values in a line.
-    pub(super) pairs: usize,
-    /// `[lines][pairs][vectors][16 columns][2]`.
+    /// Steps of a line: of two values, or of [`DEPTH`].
+    pub(super) steps: usize,
+    /// Vectors of 32 values, in the order in which they are read.
     pub(super) columns: *const i16,
 }
 
 impl Factors {
-    /// The products of the rows that begin at these places with vectors of columns.
+    /// The products of the rows that begin at these places with 16 columns in each vector: `columns` is
+    /// `[lines][steps][vectors][16 columns][2]`.
     ///
     /// # Safety
-    /// Rows and columns have what the lengths say, for these places and `VECTORS` vectors.
+    /// Rows, of whole steps, and columns have what the lengths say.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-    pub(super) unsafe fn products<const COUNT: usize, const VECTORS: usize>(
+    pub(super) unsafe fn wide<const COUNT: usize, const VECTORS: usize>(
         &self,
         places: &[usize; ROWS],
+    ) -> [[__m512i; VECTORS]; COUNT] {
+        let load = |row: *const i16| {
+            // SAFETY: two values of the row.
+            _mm512_set1_epi32(unsafe { row.cast::<i32>().read_unaligned() })
+        };
+        // SAFETY: as the caller says.
+        unsafe { self.sums(places, 2, load) }
+    }
+
+    /// The products of the rows that begin at these places with 16 columns: `columns` is `[lines][steps][4][4 columns][8]`, where
+    /// vector v has columns v, 4 + v, 8 + v and 12 + v.
+    ///
+    /// # Safety
+    /// Rows, of whole steps, and columns have what the lengths say.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    pub(super) unsafe fn deep<const COUNT: usize>(&self, places: &[usize; ROWS]) -> [__m512i; COUNT] {
+        let load = |row: *const i16| {
+            // SAFETY: eight values of the row.
+            _mm512_broadcast_i32x4(unsafe { _mm_loadu_si128(row.cast()) })
+        };
+        // SAFETY: as the caller says.
+        let sums = unsafe { self.sums::<COUNT, QUARTERS>(places, DEPTH, load) };
+        let mut rows = [_mm512_setzero_si512(); COUNT];
+        for (row, sums) in rows.iter_mut().zip(sums) {
+            *row = folded(sums);
+        }
+        rows
+    }
+
+    /// # Safety
+    /// `load` reads `step` values, and rows and columns have them.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    unsafe fn sums<const COUNT: usize, const VECTORS: usize>(
+        &self,
+        places: &[usize; ROWS],
+        step: usize,
+        load: impl Fn(*const i16) -> __m512i,
     ) -> [[__m512i; VECTORS]; COUNT] {
         let mut sums = [[_mm512_setzero_si512(); VECTORS]; COUNT];
         let mut columns = self.columns;
         let mut rows: [*const i16; COUNT] = core::array::from_fn(|row| self.rows.wrapping_add(places[row]));
         for _ in 0..self.lines {
-            for pair in 0..self.pairs {
-                // SAFETY: 32 values of each vector of this pair.
-                let of_pair: [__m512i; VECTORS] = core::array::from_fn(|vector| unsafe {
-                    _mm512_loadu_si512(columns.wrapping_add(2 * LANES * vector).cast())
+            for number in 0..self.steps {
+                // SAFETY: 32 values of each vector of this step.
+                let of_step: [__m512i; VECTORS] = core::array::from_fn(|vector| unsafe {
+                    _mm512_loadu_si512(columns.wrapping_add(32 * vector).cast())
                 });
                 for (sums, row) in sums.iter_mut().zip(rows) {
-                    // SAFETY: the pair lies in the line, or its second value is the one behind it.
-                    let values = unsafe { row.wrapping_add(2 * pair).cast::<i32>().read_unaligned() };
-                    let values = _mm512_set1_epi32(values);
-                    for (sum, column) in sums.iter_mut().zip(of_pair) {
+                    let values = load(row.wrapping_add(step * number));
+                    for (sum, column) in sums.iter_mut().zip(of_step) {
                         *sum = _mm512_add_epi32(*sum, _mm512_madd_epi16(values, column));
                     }
                 }
-                columns = columns.wrapping_add(2 * LANES * VECTORS);
+                columns = columns.wrapping_add(32 * VECTORS);
             }
             rows = rows.map(|row| row.wrapping_add(self.pitch));
         }
         sums
     }
+}
+
+/// The four sums of each of four columns in each of four vectors, to a sum of each column.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn folded([a, b, c, d]: [__m512i; QUARTERS]) -> __m512i {
+    let two = |a, b| _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+    let (ab, cd) = (two(a, b), two(c, d));
+    _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd))
 }
 
 /// Calls a tile of `$size` rows, 8, 4, 2 or 1, by `$vectors` vectors, 3, 2 or 1.
