@@ -46,12 +46,17 @@ impl Conv<'_> {
 
 /// Scratch bytes with which [`conv`] is fastest on every instruction set; `positions` are those of the output map.
 ///
-/// Two gathered windows are what it needs (none, where the input itself is the matrix). On a Cortex-M four widened ones
-/// and a gathered one save half of the instructions.
+/// Two gathered windows are what it needs (none, where the input itself is the matrix). On a Cortex-M five widened ones
+/// and a gathered one save half of the instructions; of four positions, four.
 #[must_use]
 pub const fn conv_scratch(kernel: [u8; 2], channels_per_group: u16, positions: usize) -> usize {
     let row = row_len(kernel, channels_per_group as usize);
-    if positions < 4 { row.saturating_mul(3).saturating_add(3) } else { row.saturating_mul(9).saturating_add(3) }
+    let rows = match positions {
+        0..4 => 3,
+        4 => 9,
+        _ => 11,
+    };
+    row.saturating_mul(rows).saturating_add(3)
 }
 
 pub(crate) const fn row_len(kernel: [u8; 2], channels: usize) -> usize {

@@ -4,7 +4,7 @@
 
 use core::arch::naked_asm;
 
-use super::conv::widen;
+use super::conv::{Windows, expand};
 use crate::conv::{Conv, row_len};
 
 /// Steps of 8 values that the inner loop has unrolled.
@@ -122,20 +122,40 @@ pub(super) fn conv(op: &Conv<'_>, input: &[i8], output: &mut [i8], scratch: &mut
     // SAFETY: every bit pattern is a u32 and an i8.
     let (_, words, _) = unsafe { scratch.align_to_mut::<u32>() };
     let Some((row, rest)) = words.split_at_mut_checked(len / 2) else { return false };
+    if is_whole(op) && input.len() == len {
+        // A window that is the map is read in place.
+        expand::<1>(input, row);
+        for_all(op, row, output);
+        super::clamp(op.requant.min, op.requant.max, output);
+        return true;
+    }
     // SAFETY: as above.
     let (_, rest, _) = unsafe { rest.align_to_mut::<i8>() };
     let Some(bytes) = rest.get_mut(..len) else { return false };
     super::end_with_zeros(op, usize::from(op.input.channels), bytes);
+    let windows = Windows::new(op, input, 0, op.input.channels.into());
     for (position, out) in output.chunks_exact_mut(outputs).enumerate() {
-        widen::<1>(op, 0, usize::from(op.input.channels), input, position, bytes, row);
-        two_by_two(op, row, 0, out);
-        if outputs % 2 != 0 {
-            // The last one, with its neighbour again.
-            two_by_two(op, row, outputs - 2, out);
-        }
+        windows.widen::<1>(position, bytes, row);
+        for_all(op, row, out);
     }
     super::clamp(op.requant.min, op.requant.max, output);
     true
+}
+
+/// Whether the only window of a convolution is its map.
+fn is_whole(op: &Conv<'_>) -> bool {
+    let [height, width] = op.window.kernel.map(u16::from);
+    let map = [op.input.height, op.input.width] == [height, width];
+    map && [op.output.height, op.output.width] == [1, 1] && [op.window.pad[0], op.window.pad[1]] == [0, 0]
+}
+
+/// Every output channel of one position.
+fn for_all(op: &Conv<'_>, row: &[u32], out: &mut [i8]) {
+    two_by_two(op, row, 0, out);
+    if out.len() % 2 != 0 {
+        // The last one, with its neighbour again.
+        two_by_two(op, row, out.len() - 2, out);
+    }
 }
 
 /// The channels from `first` on, an odd one at the end left out.
