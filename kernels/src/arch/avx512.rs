@@ -5,6 +5,7 @@
 
 mod attention;
 mod conv;
+mod layer_norm;
 mod pack;
 mod rescale;
 mod room;
@@ -19,6 +20,7 @@ use super::avx2::{self, Avx2};
 use crate::attention::{Attention, ROWS, Rows};
 use crate::conv::Conv;
 use crate::isa::Isa;
+use crate::layer_norm::{LayerNorm, Row};
 use crate::requant::Requant;
 
 /// A CPU with AVX-512F, BW and VL, and AVX2 with them.
@@ -62,6 +64,18 @@ impl Isa for Avx512 {
     fn attention(self, op: &Attention<'_>, query: &[i8], key: &[i8], output: &mut [i8], _scratch: &mut [i8]) -> bool {
         // SAFETY: `self` proves the features.
         unsafe { attention::attention(op, query, key, output) }
+    }
+
+    #[inline(always)]
+    fn moments(self, row: &[i8]) -> (i32, u64) {
+        // SAFETY: `self` proves the features.
+        unsafe { layer_norm::moments(row) }
+    }
+
+    #[inline(always)]
+    fn normalise(self, op: &LayerNorm<'_>, row: Row, input: &[i8], output: &mut [i8]) {
+        // SAFETY: `self` proves the features.
+        unsafe { layer_norm::normalise(op, row, input, output) }
     }
 
     #[inline(always)]

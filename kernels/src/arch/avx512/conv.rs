@@ -12,7 +12,7 @@ use super::tile::{Factors, LANES, ROWS, rows, tiles, vectors};
 use crate::conv::{Conv, row_len};
 
 /// Most values of 16 bits of a strip, and of packed weights.
-const STRIP: usize = 64 << 10;
+const STRIP: usize = 160 << 10;
 const WEIGHTS: usize = 160 << 10;
 
 /// Outputs of a tile's channels.
