@@ -31,14 +31,16 @@ const TOLERANCE: f64 = 1.02;
 
 /// What the firmware says of a layer.
 #[derive(Debug, PartialEq)]
-struct Row {
+pub struct Row {
     group: String,
-    name: String,
-    work: f64,
+    /// Shapes in words.
+    pub name: String,
+    /// Multiply-accumulates.
+    pub work: f64,
     peer: f64,
     instructions: f64,
     /// In each model.
-    times: Vec<f64>,
+    pub times: Vec<f64>,
 }
 
 /// Runs the firmware, prints the table, and compares; or, with `update`, accepts what was found.
@@ -109,7 +111,8 @@ fn table(rows: &[Row], models: &[(String, f64)]) -> String {
     text
 }
 
-fn row(line: &str) -> Result<Row> {
+/// A layer's line, behind `layer|`.
+pub fn row(line: &str) -> Result<Row> {
     let fields: Vec<&str> = line.split('|').collect();
     let [group, name, numbers @ ..] = fields.as_slice() else { bail!("no layer: {line}") };
     let numbers = numbers.iter().map(|number| number.parse()).collect::<Result<Vec<f64>, _>>().context("a number")?;

@@ -83,8 +83,13 @@ pub fn build_kernels(board: Board) -> Result<PathBuf> {
         call(command)?;
         return Ok(binary(board.target, "release", "layers-aarch64"));
     }
-    call(cargo_build(board, "layers", &[board.name, "reference"]))?;
-    Ok(binary(board.target, "release", "layers"))
+    build_reference(board, "layers")
+}
+
+/// Builds a binary of a Cortex-M that carries no image.
+pub fn build_reference(board: Board, name: &str) -> Result<PathBuf> {
+    call(cargo_build(board, name, &[board.name, "reference"]))?;
+    Ok(binary(board.target, "release", name))
 }
 
 fn cargo_build(board: Board, binary: &str, features: &[&str]) -> Command {

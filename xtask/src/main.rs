@@ -3,6 +3,7 @@
 
 mod arm_linux;
 mod bench;
+mod cycles;
 mod emulator;
 mod layers;
 mod matrix;
@@ -36,6 +37,8 @@ cargo xtask TASK
                          every kernel against the reference there, and the instructions of each layer against
                          benches/baselines/CORE.toml, which --update writes, and against a peer's; also on the CPUs
                          cortex-a76 (AArch64 with dot products) and neoverse-n2 (with matrix products)
+  cycles [--update]      an estimate of the cycles that the layers of ResNet-8 and MobileNetV1-0.25 take on a Cortex-M4, from
+                         a trace of their instructions and the timings of its manual
   arm-linux              the tests of the kernels as programs of AArch64 Linux, on an emulated CPU of each kind
   sizes --image FILE     flash, memory and stack of every firmware on every board, against the declared limits
   detect [--board NAME] --image FILE
@@ -83,6 +86,11 @@ fn task() -> Result<()> {
             ensure!(matches!(*option, [] | ["--update"]), "layers-bench knows --board and --update only");
             env::set_current_dir(root)?;
             bench::check(board, !option.is_empty())
+        }
+        ["cycles", option @ ..] => {
+            ensure!(matches!(*option, [] | ["--update"]), "cycles knows --update only");
+            env::set_current_dir(root)?;
+            cycles::check(!option.is_empty())
         }
         ["arm-linux"] => {
             env::set_current_dir(root)?;
