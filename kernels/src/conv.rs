@@ -1,6 +1,5 @@
 //! Convolution, grouped or not. A dense layer is one whose window is the whole map.
 
-use crate::curve;
 use crate::element::{Element, saturated};
 use crate::isa::Isa;
 use crate::requant::Requant;
@@ -37,9 +36,9 @@ impl Conv<'_> {
     }
 
     /// The last step, where the body left it out.
-    pub(crate) fn bend(&self, output: &mut [i8]) {
+    pub(crate) fn bend<I: Isa>(&self, isa: I, output: &mut [i8]) {
         if let Some(table) = self.curve {
-            curve::in_place(table, output);
+            isa.curve(table, output);
         }
     }
 }
@@ -88,7 +87,7 @@ pub fn conv<I: Isa>(
     let direct = op.window.is_point() && groups == 1 && inputs % 4 == 0 && input.len() / inputs == output.len() / size;
     check(direct || scratch.len() >= 2 * row, KernelError::Scratch)?;
     if isa.conv(op, input, output, scratch) {
-        op.bend(output);
+        op.bend(isa, output);
         return Ok(());
     }
     isa.enter(
@@ -106,7 +105,7 @@ pub fn conv<I: Isa>(
             }
         },
     );
-    op.bend(output);
+    op.bend(isa, output);
     Ok(())
 }
 

@@ -34,7 +34,7 @@ pub fn depthwise<I: Isa>(
     check(op.weights.len() == taps * channels, KernelError::Weights)?;
     op.requant.check(channels)?;
     if isa.depthwise(op, input, output) {
-        op.bend(output);
+        op.bend(isa, output);
         return Ok(());
     }
     isa.enter(
@@ -65,7 +65,7 @@ pub fn depthwise<I: Isa>(
             }
         },
     );
-    op.bend(output);
+    op.bend(isa, output);
     Ok(())
 }
 

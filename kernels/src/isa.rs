@@ -4,6 +4,7 @@ use crate::add::Add;
 use crate::arch;
 use crate::attention::{self, Attention, ROWS, Rows};
 use crate::conv::Conv;
+use crate::curve;
 use crate::layer_norm::{self, LayerNorm, Row};
 use crate::pool::Pool;
 use crate::requant::Requant;
@@ -37,6 +38,12 @@ pub trait Isa: Copy {
     #[inline(always)]
     fn pool(self, _op: &Pool, _input: &[i8], _output: &mut [i8]) -> bool {
         false
+    }
+
+    /// The curve behind a convolution, in place.
+    #[inline(always)]
+    fn curve(self, table: &[u8; 256], values: &mut [i8]) {
+        curve::in_place(table, values);
     }
 
     /// Adds the first elements, and says how many it did; the portable body does the rest.

@@ -5,6 +5,7 @@
 
 mod attention;
 mod conv;
+mod curve;
 mod layer_norm;
 mod pack;
 mod rescale;
@@ -58,6 +59,12 @@ impl Isa for Avx512 {
     fn conv(self, op: &Conv<'_>, input: &[i8], output: &mut [i8], _scratch: &mut [i8]) -> bool {
         // SAFETY: `self` proves the features.
         unsafe { winograd::conv(op, input, output) || conv::conv(op, input, output) }
+    }
+
+    #[inline(always)]
+    fn curve(self, table: &[u8; 256], values: &mut [i8]) {
+        // SAFETY: `self` proves the features.
+        unsafe { curve::curve(table, values) }
     }
 
     #[inline(always)]
