@@ -18,6 +18,8 @@ import net
 
 SIDE = 224
 RESNET20 = net.Anchor("resnet20", (3, 3, 3), (16, 32, 64))  # He et al. 2016, section 4.2, for 32x32 pictures
+RESNET8 = net.Anchor("resnet8", (1, 1, 1), (16, 32, 64))  # MLPerf Tiny, image classification
+SIDES = {"resnet20": 32, "resnet8": 32, "mobilenetv1-025": 96}
 
 ARCHITECTURES = {
     "deit-ti": "deit_tiny_patch16_224",
@@ -28,6 +30,8 @@ ARCHITECTURES = {
     "swin-b": "swin_base_patch4_window7_224",
     "resnet18": "resnet18",
     "resnet20": RESNET20,
+    "resnet8": RESNET8,
+    "mobilenetv1-025": None,
     "resnet50": "resnet50",
     "levit-192": "levit_192",
     "levit-256": "levit_256",
@@ -48,11 +52,30 @@ FAMILIES = {
 }
 
 
+def mobilenet_v1() -> torch.nn.Module:
+    """MobileNetV1 of a quarter of the width for two classes, as in MLPerf Tiny's visual wake words."""
+
+    def convolution(inputs: int, outputs: int, size: int, stride: int = 1, groups: int = 1) -> list[torch.nn.Module]:
+        layer = torch.nn.Conv2d(inputs, outputs, size, stride, size // 2, groups=groups, bias=False)
+        return [layer, torch.nn.BatchNorm2d(outputs), torch.nn.ReLU()]
+
+    layers, width = convolution(3, 8, 3, 2), 8
+    for outputs, stride in [(16, 1), (32, 2), (32, 1), (64, 2), (64, 1), (128, 2), *[(128, 1)] * 5, (256, 2), (256, 1)]:
+        layers += [*convolution(width, width, 3, stride, width), *convolution(width, outputs, 1)]
+        width = outputs
+    return torch.nn.Sequential(*layers, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(width, 2))
+
+
 def network(name: str, seed: int) -> torch.nn.Module:
     """The architecture with weights from `seed`."""
     torch.manual_seed(seed)
     described = ARCHITECTURES[name]
-    made = net.Net(described) if described is RESNET20 else timm.create_model(described, pretrained=False)
+    if described is None:
+        made = mobilenet_v1()
+    elif isinstance(described, net.Anchor):
+        made = net.Net(described)
+    else:
+        made = timm.create_model(described, pretrained=False)
     with torch.no_grad():
         for key, value in made.state_dict().items():
             if key.endswith("running_var"):
@@ -70,7 +93,7 @@ def export(name: str, out: Path, seed: int, dynamo: bool, opset: int) -> Path:
         warnings.simplefilter("ignore")
         torch.onnx.export(
             network(name, seed),
-            (torch.zeros(1, 3, *[32 if name == "resnet20" else SIDE] * 2),),
+            (torch.zeros(1, 3, *[SIDES.get(name, SIDE)] * 2),),
             path,
             opset_version=opset,
             dynamo=dynamo,
