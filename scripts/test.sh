@@ -50,15 +50,19 @@ done
 VIT=out/vit.snet
 step cargo run --release --quiet --bin stitchnet -- compile models/cifar-vit/family.toml -o $VIT --score-images 200
 step cargo run --release --quiet --bin stitchnet -- report $VIT --max-loss 4.0
-# The bundled detector, on all its test pictures: integers cost at most a point of AP50, in every config.
+# The bundled detectors, on all their test pictures: integers cost at most a point of AP50, in every config.
 CELLS=out/cells.snet
+DENSE=out/dense.snet
 step cargo run --release --quiet --bin stitchnet -- compile models/blood-cells/family.toml -o $CELLS
 step cargo run --release --quiet --bin stitchnet -- report $CELLS --max-loss 1.0
+step cargo run --release --quiet --bin stitchnet -- compile models/blood-cells-dense/family.toml -o $DENSE
+step cargo run --release --quiet --bin stitchnet -- report $DENSE --max-loss 1.0
 # Same bytes on a Cortex-M4, instructions of a switch, memory: what no host test sees.
 step scripts/setup-arm.sh
 step cargo xtask qemu --image $IMAGE
 step cargo xtask qemu --image $VIT
 step cargo xtask detect --image $CELLS
+step cargo xtask detect --image $DENSE
 # Every kernel against the reference there, on a Cortex-M55, and on AArch64 without and with matrix products; no layer takes
 # more instructions than it did.
 for board in mps2-an386 mps3-an547 cortex-a76 neoverse-n2; do

@@ -38,7 +38,7 @@ pub use conv::{Conv, conv, conv_scratch};
 pub use curve::curve;
 pub use depthwise::{depthwise, depthwise_scratch};
 pub use element::Element;
-pub use head::mix_scratch;
+pub use head::{mix_scratch, suppress_scratch};
 pub use isa::{Isa, Level};
 pub use layer_norm::{LayerNorm, layer_norm};
 pub use movement::{Move, Roll, move_tensor, prepend, roll};

@@ -2,7 +2,7 @@
 
 use kernels::head::{
     self, Anchor, Detection, GroupNorm, INVALID, Limits, Map, Mixing, Patch, PointSampling, Probing, Rect, Region,
-    RegionPool, State,
+    RegionPool, State, Suppression,
 };
 use kernels::{KernelError, LayerNorm, Shape, arch, layer_norm, softmax};
 
@@ -457,6 +457,11 @@ fn nothing_panics() {
         let first = i32::from(a) << (b & 16);
         let op = PointSampling { maps: &[map; 2], groups: 2, points: 1, weights: &[255; 12], first, shift };
         head::sample_points(&op, &states, &random.bytes(36), &mut [0; 6]).unwrap();
+        let values = random.bytes(2 * 2 * usize::from(shape.width) * 6);
+        let map = Map { shape: Shape { channels: 6, ..shape }, values: &values, ..map };
+        let op = Suppression { floor: f, overlap: e as u16, size: [a, b] };
+        let mut found = [Detection::default(); 5];
+        head::suppress(&op, &[map; 2], 2, &mut [0; 64], &mut found[..(g & 3) as usize]).unwrap();
         let norm = |random: &mut Random, bits| {
             let [offset, factor] = [random.next() as i32, random.next() as i32];
             GroupNorm { factor: factor as i16, factor_bits: bits, offset, min: 5, max: -5 }
@@ -525,4 +530,90 @@ fn wrong_lengths_are_errors() {
     let wide = Probing { patch: 512, ..PROBING };
     assert_eq!(wide.patches(&[], &mut []), Err(KernelError::Geometry));
     assert_eq!(Probing { stride_log2: 8, ..PROBING }.patches(&[], &mut []), Err(KernelError::Geometry));
+    let map = Map { shape: Shape { channels: 6, ..shape }, values: &[0; 48], zero_point: 0, stride_log2: 3 };
+    let run = |map: Map<'_>, classes: u16, scratch: usize| {
+        let mut found = [Detection::default(); 4];
+        head::suppress(&SUPPRESSION, &[map], classes, &mut vec![0; scratch], &mut found)
+    };
+    assert_eq!(run(map, 2, 16), Ok(4));
+    assert_eq!(run(map, 2, 15), Err(KernelError::Scratch));
+    assert_eq!(run(map, 0, 16), Err(KernelError::Geometry));
+    assert_eq!(run(map, 3, 24), Err(KernelError::Geometry));
+    assert_eq!(run(Map { values: &[0; 47], ..map }, 2, 16), Err(KernelError::Input));
+    assert_eq!(run(Map { stride_log2: 8, ..map }, 2, 16), Err(KernelError::Geometry));
+}
+
+const SUPPRESSION: Suppression = Suppression { floor: -18_000, overlap: 19_661, size: [160 * 16; 2] };
+
+/// What suppression means, in real numbers: the boxes that are left do not overlap, and each that is gone does, with a surer one.
+#[test]
+fn suppression_leaves_the_surest_of_those_that_overlap() {
+    let (classes, sides) = (3, [20u16, 10, 5]);
+    let mut state = 1u64;
+    let mut draw = |from: f64, to: f64| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        from + (to - from) * (state >> 40) as f64 / (1u64 << 24) as f64
+    };
+    for round in 0..20 {
+        let room = if round % 4 == 0 { 12 } else { 600 };
+        let mut values = sides.map(|side| vec![0i16; usize::from(side * side) * 7]);
+        for cell in values.iter_mut().flat_map(|map| map.chunks_exact_mut(7)) {
+            let (logits, distances) = cell.split_at_mut(classes);
+            // A third of the cells is below the floor; many logits are equal.
+            logits.iter_mut().for_each(|value| *value = 512 * draw(-60.0, 20.0) as i16);
+            distances.iter_mut().for_each(|value| *value = (4096.0 * draw(-0.5, 5.0 - f64::from(round % 3))) as i16);
+        }
+        let bytes = values
+            .each_ref()
+            .map(|map| map.iter().flat_map(|v| v.to_le_bytes()).map(u8::cast_signed).collect::<Vec<i8>>());
+        let maps: Vec<Map<'_>> = (0..3)
+            .map(|at| {
+                let shape = Shape { height: sides[at], width: sides[at], channels: 7 };
+                Map { shape, values: &bytes[at], zero_point: 0, stride_log2: 3 + at as u8 }
+            })
+            .collect();
+        let mut found = vec![Detection::default(); room];
+        let mut scratch = vec![0; head::suppress_scratch(525 * classes)];
+        let count = head::suppress(&SUPPRESSION, &maps, classes as u16, &mut scratch, &mut found).expect("they fit");
+        found.truncate(count);
+
+        // Corners, class and logit of all pairs above the floor, surest first.
+        let mut all: Vec<([f64; 4], u16, i16)> = vec![];
+        for (at, map) in values.iter().enumerate() {
+            let (side, stride) = (usize::from(sides[at]), f64::from(8 << at));
+            for (cell, values) in map.chunks_exact(7).enumerate() {
+                let centre = [cell % side, cell / side].map(|at| (at as f64 + 0.5) * stride * 16.0);
+                let far = |side: usize| (f64::from(values[classes + side]) / 4096.0).min(4.0).exp() * stride * 16.0;
+                let corners = [centre[0] - far(0), centre[1] - far(1), centre[0] + far(2), centre[1] + far(3)];
+                let sure = (0..classes).filter(|&class| values[class] > SUPPRESSION.floor);
+                all.extend(sure.map(|class| (corners, class as u16, values[class])));
+            }
+        }
+        all.sort_by_key(|&(_, _, logit)| std::cmp::Reverse(logit));
+        let overlap = |a: &[f64; 4], b: &[f64; 4]| {
+            let area = |c: [f64; 4]| (c[2] - c[0]).max(0.0) * (c[3] - c[1]).max(0.0);
+            let common = area([a[0].max(b[0]), a[1].max(b[1]), a[2].min(b[2]), a[3].min(b[3])]);
+            common / (area(*a) + area(*b) - common)
+        };
+        let mut left: Vec<([f64; 4], u16, i16)> = vec![];
+        let mut rest = found.iter();
+        for one in &all {
+            let most = left.iter().filter(|other| other.1 == one.1).map(|other| overlap(&other.0, &one.0));
+            let most = most.fold(0.0, f64::max);
+            let clipped = one.0.map(|end| end.clamp(0.0, 2560.0));
+            let is = |found: &Detection| {
+                let near = found.corners.iter().zip(clipped).all(|(&a, b)| (f64::from(a) - b).abs() < 12.0);
+                near && (found.class, found.logit) == (one.1, one.2)
+            };
+            // At the limit either is right.
+            if rest.clone().next().is_some_and(is) && most < 0.605 {
+                left.push(*one);
+                rest.next();
+            } else {
+                assert!(most > 0.595 || left.len() == room, "round {round}: {one:?} is gone, {most}");
+            }
+        }
+        assert_eq!(rest.next(), None, "round {round}");
+        assert!(left.len() > 5 && left.len() < all.len(), "round {round}: {} of {}", left.len(), all.len());
+    }
 }

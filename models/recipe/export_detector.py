@@ -35,7 +35,7 @@ from box_data import BLOOD_CELLS, Pictures, read_coco
 from detector import MEAN, SIDE, STD, Detector, normalise
 from pyramid import ALONE, ANCHORS, STRIDES, Config, key
 
-CALIBRATION = 64  # pictures
+CALIBRATION = 256  # pictures at most; with 64, ranges that only platelets reach are met too seldom
 
 
 class Laterals(nn.Module):
@@ -192,7 +192,7 @@ def ranges(net: Detector, tensors: dict, metadata: dict, samples) -> dict[str, t
             found = net.neck.lateral(net.family(image, config))
             laterals = {stride: lateral[0].numpy() for stride, lateral in zip(STRIDES, found)}
             head.run(laterals)
-            if net.probing and not head.seen["corners"]:
+            if net.probing and net.kind != "dense" and not head.seen["corners"]:
                 maps = head.neck({stride: lateral.astype(np.float64) for stride, lateral in laterals.items()})
                 anchors = head.base(maps)
                 best = anchors[np.argsort(-anchors[:, 4], kind="stable")[: net.geometry.patch_cap]]

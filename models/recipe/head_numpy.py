@@ -1,4 +1,4 @@
-"""The sparse head from its exported file alone, step by step as `docs/detector.md` numbers them, one picture, NumPy.
+"""A head from its exported file alone, step by step as `docs/detector.md` numbers them, one picture, NumPy.
 
 Written from that page, not from `asag.py`; a test compares the two. It is what an integer head is checked against: it
 keeps every intermediate result by name, and the range of each over all runs.
@@ -11,7 +11,7 @@ import numpy as np
 from safetensors import safe_open
 
 TINY = 1e-7
-KINDS = ("generator", "asag", "asag-no-probing")
+KINDS = ("generator", "asag", "asag-no-probing", "dense")
 
 
 def read(file):
@@ -117,6 +117,24 @@ class Head:
             middle = self.note(f"{name}.0", self.convolve(f"neck.{name}.0", sum_))
             maps[stride] = self.note(f"{name}.1", self.pointwise(f"neck.{name}.1", middle))
         return maps
+
+    def dense(self, maps):
+        """{stride: [64, H, W]} -> logits [cells, K], boxes [cells, 4] cxcywh, finest map first."""
+        predict, bias = self.t["dense.predict.weight"], self.t["dense.predict.bias"]
+        logits, boxes = [], []
+        for level, (stride, map_) in enumerate(sorted(maps.items())):
+            for block in range(2):
+                name = f"dense{stride}.{block}"
+                map_ = self.note(f"{name}.0", self.convolve(f"{name}.0", map_))
+                map_ = self.note(f"{name}.1", relu(self.pointwise(f"{name}.1", map_)))
+            out = np.einsum("oc,chw->hwo", predict, map_) + bias
+            sides = stride * np.exp(np.minimum(out[..., -4:] * self.t["dense.scales"][level], 4))
+            y, x = (np.indices(map_.shape[1:]) + 0.5) * stride
+            corners = np.stack((x - sides[..., 0], y - sides[..., 1], x + sides[..., 2], y + sides[..., 3]), -1)
+            centred = ((corners[..., :2] + corners[..., 2:]) / 2, corners[..., 2:] - corners[..., :2])
+            logits.append(out[..., :-4].reshape(-1, out.shape[-1] - 4))
+            boxes.append(np.concatenate(centred, -1).reshape(-1, 4))
+        return np.concatenate(logits), np.concatenate(boxes)
 
     def predictions(self, patch, stride: int, mlp: str):
         """Steps 6 and 7: a patch [8, 5, 5] -> [A, 5]."""
@@ -284,6 +302,8 @@ class Head:
     def run(self, laterals):
         """Laterals {stride: [64, H, W]} -> logits [N, K], boxes [N, 4]; steps 1 to 28."""
         maps = self.neck({stride: map_.astype(np.float64) for stride, map_ in laterals.items()})
+        if self.kind == "dense":
+            return self.dense(maps)
         boxes = self.anchors(maps)
         self.seen["anchors"] = boxes
         pooled = self.note("pooled", np.stack([self.pooled(maps, box) for box in boxes])).reshape(len(boxes), -1)

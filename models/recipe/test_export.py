@@ -25,14 +25,16 @@ def stirred(kind: str, seed: int, configs=ALONE) -> Detector:
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
-        for mlp in (net.head.generator.base_mlp, net.head.generator.probe_mlp):
+        for mlp in () if kind == "dense" else (net.head.generator.base_mlp, net.head.generator.probe_mlp):
             bias = mlp[-1].bias.view(-1, 5)
             bias[:, :2] += torch.randn(len(bias), 2)
             bias[:, 2:4] -= 2  # small, so that some are probed
             bias[:, 4] += torch.randn(len(bias))
         for _ in range(2):
             net.train()
-            net.maps(torch.randn(4, 3, SIDE, SIDE), list(ALONE))  # statistics of the batch-norms
+            maps = net.maps(torch.randn(4, 3, SIDE, SIDE), list(ALONE))  # statistics of the batch-norms
+            if kind == "dense":
+                net.head(maps)
     return net.eval()
 
 
@@ -57,6 +59,19 @@ def test_the_exported_head_is_the_trained_one(kind, tmp_path):
             assert len(head.seen["corners"]) > 1
         np.testing.assert_allclose(logits, outputs[-1][0][0].numpy(), atol=5e-3)
         np.testing.assert_allclose(boxes, outputs[-1][1][0].numpy(), rtol=1e-3, atol=5e-2)
+
+
+def test_the_exported_dense_head_is_the_trained_one(tmp_path):
+    net = stirred("dense", 1)
+    metadata = {"head": "dense", "geometry": asdict(net.geometry), "side": SIDE}
+    save_file(head_tensors(net), tmp_path / "head.safetensors", {k: json.dumps(v) for k, v in metadata.items()})
+    with torch.no_grad():
+        laterals = net.neck.lateral(net.family(torch.randn(1, 3, SIDE, SIDE), ALONE[0]))
+        expected = net.head(net.neck(laterals))
+    head = head_numpy.Head(*head_numpy.read(tmp_path / "head.safetensors"))
+    logits, boxes = head.run({stride: lateral[0].numpy() for stride, lateral in zip(STRIDES, laterals)})
+    np.testing.assert_allclose(logits, expected[0][0].numpy(), atol=5e-3)
+    np.testing.assert_allclose(boxes, expected[1][0].numpy(), rtol=2e-3, atol=5e-2)
 
 
 def test_the_file_says_what_it_holds():

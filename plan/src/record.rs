@@ -111,6 +111,8 @@ kind!(
         Mix = 19,
         /// Last refinement, and the best pairs of box and class.
         Detect = 20,
+        /// Boxes of the cells of three maps; of those of a class that overlap the surest is left.
+        Suppress = 21,
     }
 );
 kind!(
@@ -207,7 +209,7 @@ record!(
         anchor_names: Range = 56,
         /// Patches that a head probes at most; 0 without a head.
         patches: u16 = 64,
-        /// Boxes that a head refines at most; 0 without a head.
+        /// Boxes that a head refines, or that a dense one leaves, at most; 0 without a head.
         boxes: u16 = 66,
         /// Segments at the start of every path in which the kept maps' bytes are part of the two-ended arena; even.
         lead: u16 = 68,
@@ -292,14 +294,16 @@ record!(
         /// Conv, Rescale: `u8` per output channel, 1..=62.
         shifts: u32 = 36,
         /// Add: factors of the operands (16 bits); average: the first, 0..2³¹; LayerNorm: what is added to the variance, times
-        /// the squared number of channels: low and high word; Detect: width and height of the picture, 1/16 pixel.
+        /// the squared number of channels: low and high word; Detect, Suppress: width and height of the picture, 1/16 pixel.
         factors: [i32; 2] = 40,
         /// Add: constant, rounding half included; Conv with a curve: its table in the data section.
         constant: i32 = 48,
         /// Move: first row, column and channel that is read; Roll: the first two, rows and columns of the shift; Windows: the first
-        /// two, added to the row and column of each.
+        /// two, added to the row and column of each; Suppress: the logit, Q12, above which a cell has a box, and the largest
+        /// overlap, Q15.
         origin: [i16; 3] = 52,
-        /// Move: first output channel that is written; Pool, Sample, and Attention with a map as bias: third operand.
+        /// Move: first output channel that is written; Pool, Sample, Suppress, and Attention with a map as bias: third
+        /// operand.
         first_channel: u16 = 58,
         /// Move: read step, `[rows, columns]`.
         step: [u8; 2] = 60,
@@ -656,6 +660,7 @@ impl OpKind {
                 | Self::Sample
                 | Self::Mix
                 | Self::Detect
+                | Self::Suppress
         )
     }
 }
@@ -705,6 +710,7 @@ impl Op {
         let [third, fourth] = [TensorId(self.first_channel), TensorId(self.groups)];
         let rest = match self.kind {
             OpKind::Pool | OpKind::Sample => [third, fourth],
+            OpKind::Suppress => [third, NONE],
             OpKind::Attention if self.flags & WITH_BIAS_MAP != 0 => [third, NONE],
             _ => [NONE; 2],
         };

@@ -12,7 +12,7 @@ mod transformer;
 use alloc::vec;
 use alloc::vec::Vec;
 
-pub use detector::detector;
+pub use detector::{dense, detector};
 pub use transformer::transformer;
 
 use crate::layout::{ARENA_ALIGN, SHARED};

@@ -403,6 +403,34 @@ const OF_DETECTORS: &[(Rule, &str, BreakParts)] = &[
     }),
 ];
 
+const OF_DENSE_HEADS: &[(Rule, &str, BreakParts)] = &[
+    (Rule::Geometry, "another number of classes than its maps have", |w| {
+        (w.meta.classes, w.meta.labels.len) = (1, 4);
+    }),
+    (Rule::Geometry, "a stride that is no power of two", |w| first(w, OpKind::Suppress).factors = [24 * 16; 2]),
+    (Rule::Geometry, "another stride down than across", |w| first(w, OpKind::Suppress).factors = [512, 256]),
+    (Rule::Geometry, "a picture that the maps do not cover", |w| first(w, OpKind::Suppress).factors = [513, 512]),
+    (Rule::Numeric, "no picture", |w| first(w, OpKind::Suppress).factors = [0, 512]),
+    (Rule::Numeric, "no overlap that would do", |w| first(w, OpKind::Suppress).origin[1] = 0),
+    (Rule::Geometry, "a third number", |w| first(w, OpKind::Suppress).origin[2] = 1),
+    (Rule::KindKnown, "rows of boxes", |w| first(w, OpKind::Suppress).flags = plan::layout::PER_BOX),
+    (Rule::Reference, "no second map", |w| first(w, OpKind::Suppress).input2 = TensorId(plan::layout::NO_TENSOR)),
+    (Rule::Reference, "one map twice", |w| {
+        let op = first(w, OpKind::Suppress);
+        op.first_channel = op.input.0;
+    }),
+];
+
+#[test]
+fn the_rules_of_dense_heads_are_enforced() {
+    Image::parse(&sample::dense().finish()).unwrap_or_else(|error| panic!("{error}"));
+    for (rule, what, break_it) in OF_DENSE_HEADS {
+        let mut writer = sample::dense();
+        break_it(&mut writer);
+        assert_eq!(refused(&writer.finish()), Some(*rule), "{what}");
+    }
+}
+
 #[test]
 fn the_rules_of_heads_are_enforced() {
     let good = sample::detector().finish();

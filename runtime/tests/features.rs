@@ -35,8 +35,13 @@ fn fill(engine: &mut Engine<'_, Scalar>) {
 
 #[test]
 fn a_detector_runs_with_the_feature_only() {
-    let bytes = sample::detector().finish();
-    let image = Image::parse(&bytes).expect("the sample is valid");
+    for sample in [sample::detector(), sample::dense()] {
+        runs_with_the_feature_only(&sample.finish());
+    }
+}
+
+fn runs_with_the_feature_only(bytes: &[u8]) {
+    let image = Image::parse(bytes).expect("the sample is valid");
     let mut arena = vec![0; image.meta().arena_bytes as usize];
     let engine = Engine::new(Scalar, image, &mut arena);
     if !cfg!(feature = "detector") {

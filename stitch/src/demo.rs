@@ -34,8 +34,10 @@ pub enum Bundled {
     Cnn,
     /// Vision transformers on CIFAR-10
     Vit,
-    /// A detector of blood cells; also writes every picture with its boxes
+    /// A detector of blood cells with a sparse head; also writes every picture with its boxes
     Detect,
+    /// The same with a dense head and suppression
+    DetectDense,
 }
 
 impl Bundled {
@@ -45,6 +47,7 @@ impl Bundled {
             Self::Cnn => "models/cifar-cnn/family.toml",
             Self::Vit => "models/cifar-vit/family.toml",
             Self::Detect => "models/blood-cells/family.toml",
+            Self::DetectDense => "models/blood-cells-dense/family.toml",
         };
         let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(file);
         [PathBuf::from(file), built]

@@ -10,7 +10,8 @@ mod numbers;
 
 use ndarray::Array4;
 use plan::layout::{
-    AT_PATCHES, DETECTION_LEN, IF_PATCHES, MAX_DETECTIONS, MIX_BOXES, PER_BOX, PER_PATCH, REFINES, WITH_BIAS_MAP,
+    AT_PATCHES, DETECTION_LEN, IF_PATCHES, MAX_BOXES, MAX_DETECTIONS, MIX_BOXES, PER_BOX, PER_PATCH, REFINES,
+    WITH_BIAS_MAP,
 };
 use plan::{Element, OpKind};
 
@@ -27,6 +28,11 @@ const Q12: Quant = Quant { scale: 1.0 / 4096.0, zero_point: 0, element: Element:
 const Q14: Quant = Quant { scale: 1.0 / 16_384.0, zero_point: 0, element: Element::Int16 };
 /// What a normalised value is cut off at between the two products of a mixing.
 const INNER_LARGEST: f32 = 6.0;
+
+/// ln(0.01 / 0.99), Q12: probabilities below are not looked at.
+const SUPPRESS_FLOOR: i16 = -18_822;
+/// 0.6, Q15.
+const SUPPRESS_OVERLAP: i16 = 19_661;
 
 /// int16 that covers a range eight times. What it is rescaled from has 8 bits, so 12 bits are enough, and rescales then shift by
 /// more than 32 bits, for which a 32-bit core needs one word.
@@ -64,8 +70,12 @@ pub fn append(family: &mut Quantized, file: &HeadFile) -> Result<(), Error> {
     let mut build = Builder::new(file);
     let laterals: Vec<usize> = laterals.iter().map(|&(shape, quant)| build.tensor(shape, quant)).collect();
     let maps = neck(&mut build, &geometry, &laterals)?;
-    let raw = generator(&mut build, &geometry, &maps)?;
-    let detections = boxes(&mut build, &geometry, &maps, raw)?;
+    let detections = if geometry.kind == Kinds::Dense {
+        dense(&mut build, &geometry, &maps)?
+    } else {
+        let raw = generator(&mut build, &geometry, &maps)?;
+        boxes(&mut build, &geometry, &maps, raw)?
+    };
     let (from, to) = (family.output, family.cuts.len());
     let output = build.tensors[detections];
     let position = to;
@@ -86,7 +96,9 @@ pub fn append(family: &mut Quantized, file: &HeadFile) -> Result<(), Error> {
     let number = family.segments.len();
     family.segments.push(segment);
     family.paths.iter_mut().for_each(|path| path.segments.push(number));
-    (family.output, family.caps) = (to, [geometry.patches as u16, geometry.boxes as u16]);
+    let caps =
+        if geometry.kind == Kinds::Dense { [0, MAX_BOXES] } else { [geometry.patches as u16, geometry.boxes as u16] };
+    (family.output, family.caps) = (to, caps);
     Ok(())
 }
 
@@ -113,6 +125,43 @@ fn neck(build: &mut Builder<'_>, geometry: &Geometry, laterals: &[usize]) -> Res
         maps.push(build.conv(Layer { weights, ..Layer::new(&name) }, middle, quant)?);
     }
     Ok(maps)
+}
+
+/// The dense head: two depthwise-separable blocks and a prediction for each map, then suppression.
+fn dense(build: &mut Builder<'_>, geometry: &Geometry, maps: &[usize]) -> Result<usize, Error> {
+    let Geometry { channels, classes, .. } = *geometry;
+    let scales = build.file.vector("dense.scales", maps.len())?;
+    let mut predictions = vec![];
+    for ((&map, stride), scale) in maps.iter().zip(&geometry.strides).zip(scales) {
+        let mut values = map;
+        for block in 0..2 {
+            let name = format!("dense{stride}.{block}.0");
+            let weights = build.file.weights(&name, [channels, 3, 3, 1])?;
+            let quant = narrow(build.file.range(&name)?);
+            let layer = Layer { weights, pad: [1; 4], groups: channels, ..Layer::new(&name) };
+            values = build.conv(layer, values, quant)?;
+            let name = format!("dense{stride}.{block}.1");
+            let weights = build.file.weights(&name, [channels, 1, 1, channels])?;
+            let quant = narrow(build.file.range(&name)?);
+            values = build.conv(Layer { weights, relu: true, ..Layer::new(&name) }, values, quant)?;
+        }
+        let name = "dense.predict";
+        let mut weights = build.file.weights(name, [classes + 4, 1, 1, channels])?;
+        let mut bias = build.file.bias(name, classes + 4)?;
+        for (side, bias) in bias.iter_mut().enumerate().skip(classes) {
+            weights.index_axis_mut(ndarray::Axis(0), side).mapv_inplace(|weight| weight * scale);
+            *bias *= scale;
+        }
+        predictions.push(build.conv(Layer { weights, bias: Some(bias), ..Layer::new(name) }, values, Q12)?);
+    }
+    let cells: usize = geometry.strides.iter().map(|stride| (geometry.side / stride).pow(2)).sum();
+    let bytes = Quant { scale: 1.0, zero_point: 0, element: Element::Int8 };
+    let detections = build.tensor([usize::from(MAX_BOXES) + 1, 1, DETECTION_LEN.into()], bytes);
+    let mut record = build.op(OpKind::Suppress, &predictions, detections)?;
+    record.factors = [(16 * geometry.side) as i32; 2];
+    record.origin = [SUPPRESS_FLOOR, SUPPRESS_OVERLAP, 0];
+    build.push_with(record, Constants::Nothing, kernels::suppress_scratch(cells * classes), 0);
+    Ok(detections)
 }
 
 /// Steps 3 to 14: the predictions of the probed patches; what the fixed ones say is selected on the way.

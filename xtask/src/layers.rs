@@ -45,8 +45,17 @@ const EXEC: &str = "runtime/src/exec";
 /// The one file beside it that calls kernels: their stopwatch, which names no record.
 const KERNEL_BENCH: &str = "benches/kernels.rs";
 /// What everyone may name of `kernels`: which instruction set, how much scratch an operation needs, and the tests.
-const CHOICE: [&str; 8] =
-    ["Isa", "Level", "arch", "attention_scratch", "cases", "conv_scratch", "mix_scratch", "with_isa"];
+const CHOICE: [&str; 9] = [
+    "Isa",
+    "Level",
+    "arch",
+    "attention_scratch",
+    "cases",
+    "conv_scratch",
+    "mix_scratch",
+    "suppress_scratch",
+    "with_isa",
+];
 
 /// The folders that may use `unsafe`.
 const UNSAFE: [&str; 2] = ["kernels/src/arch/", "firmware/"];

@@ -3,6 +3,7 @@
 //! Lengths are 1/16 pixel, logits, offsets and logarithms Q12: integers with 12 fraction bits.
 
 mod boxes;
+mod dense;
 mod fixed;
 mod mixing;
 mod position;
@@ -12,6 +13,7 @@ pub use boxes::{
     Anchor, Detection, INVALID, Limits, MOST_BOXES, Patch, Probing, Rect, Region, State, cap, decode, detect,
     overlap_bias, remaining,
 };
+pub use dense::{Suppression, suppress, suppress_scratch};
 pub use fixed::{cosine, exp2, log2, sigmoid, sine};
 pub use mixing::{GroupNorm, Mixing, mix, mix_scratch, narrow};
 pub use position::position_code;

@@ -26,6 +26,16 @@ const NONE: TensorId = TensorId(NO_TENSOR);
 /// The parts of the image. The ops of its head are the last ones, in the order of `docs/detector.md`.
 #[must_use]
 pub fn detector() -> ImageWriter {
+    with(head)
+}
+
+/// The same with a head whose cells answer for boxes.
+#[must_use]
+pub fn dense() -> ImageWriter {
+    with(dense_head)
+}
+
+fn with(head: fn(&mut ImageWriter)) -> ImageWriter {
     let mut writer = ImageWriter::new(Meta {
         name: EMPTY,
         labels: EMPTY,
@@ -281,6 +291,18 @@ fn head(writer: &mut ImageWriter) {
     let logits = parts.linear(mixed, 2, Element::Int16, PER_BOX);
     let output = parts.output();
     parts.push(Op { factors: [512; 2], ..op(OpKind::Detect, [deltas, logits, NONE, NONE], output, 0) });
+    parts.finish();
+}
+
+fn dense_head(writer: &mut ImageWriter) {
+    let mut parts = Parts::new(writer, 1, 2);
+    parts.segment.takes = 0b11;
+    let maps = [parts.kept(0), parts.kept(1), parts.segment.input];
+    let [fine, middle, coarse] = maps.map(|map| parts.linear(map, 6, Element::Int16, 0));
+    let scratch = parts.tensor([1, 1, SCRATCH], Element::Int8);
+    let output = parts.output();
+    let suppress = op(OpKind::Suppress, [fine, middle, coarse, NONE], output, 0);
+    parts.push(Op { scratch, factors: [512; 2], origin: [-9_000, 19_661, 0], groups: 0, ..suppress });
     parts.finish();
 }
 

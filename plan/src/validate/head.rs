@@ -85,6 +85,7 @@ pub(super) fn bias_map(image: &Image<'_>, op: &Op, record: &Attention, at: At) -
 pub(super) fn alone(image: &Image<'_>, op: &Op, at: At) -> Check {
     let (input, output) = (image.tensor(op.input), image.tensor(op.output));
     let two = matches!(op.kind, OpKind::Select | OpKind::Pool | OpKind::Sample | OpKind::Mix | OpKind::Detect);
+    let two = two || op.kind == OpKind::Suppress;
     at.equal(Rule::Reference, u8::from(op.input2.0 != NO_TENSOR), u8::from(two))?;
     let second = if two { image.tensor(op.input2) } else { input };
     distinct(op, at)?;
@@ -101,6 +102,7 @@ pub(super) fn alone(image: &Image<'_>, op: &Op, at: At) -> Check {
         }
         OpKind::Sample => sample(image, op, &input, &output, at),
         OpKind::Mix => mix(image, op, [&input, &second], &output, at),
+        OpKind::Suppress => suppress(image, op, &output, at),
         _ => detect(image, op, [&input, &second], &output, at),
     }
 }
@@ -299,6 +301,11 @@ fn detect(image: &Image<'_>, op: &Op, [deltas, logits]: [&Tensor; 2], output: &T
     rows(image, logits, image.meta().classes.into(), at)?;
     let pairs = u64::from(logits.shape[0]) * u64::from(logits.shape[2]);
     at.at_most(Rule::Numeric, pairs, u16::MAX)?;
+    detections(op, output, at)
+}
+
+/// The output of a head, and the size of the picture.
+fn detections(op: &Op, output: &Tensor, at: At) -> Check {
     int8(output, at)?;
     at.at_least(Rule::Geometry, output.shape[0], 2u8)?;
     at.at_most(Rule::Numeric, output.shape[0], MAX_DETECTIONS + 1)?;
@@ -308,4 +315,28 @@ fn detect(image: &Image<'_>, op: &Op, [deltas, logits]: [&Tensor; 2], output: &T
         at.at_most(Rule::Numeric, side.unsigned_abs(), i16::MAX as u16)?;
     }
     Ok(())
+}
+
+fn suppress(image: &Image<'_>, op: &Op, output: &Tensor, at: At) -> Check {
+    detections(op, output, at)?;
+    at.at_least(Rule::Numeric, op.origin[1].max(0) as u16, 1u8)?;
+    at.equal(Rule::Geometry, op.origin[2] as u16, 0u8)?;
+    let classes = image.meta().classes;
+    let mut pairs = 0;
+    for id in op.operands().into_iter().filter(|id| id.0 != NO_TENSOR) {
+        let map = image.tensor(id);
+        int16(&map, at)?;
+        let [height, width, channels] = map.shape.map(u64::from);
+        at.equal(Rule::Geometry, channels, u64::from(classes) + 4)?;
+        pairs += height * width * u64::from(classes);
+        // A cell is a power of two of pixels, both ways.
+        let [across, down] = op.factors.map(|side| side.unsigned_abs());
+        let stride = across / u32::from(map.shape[1]).max(1) / 16;
+        at.equal(Rule::Geometry, stride.count_ones(), 1u8)?;
+        at.at_most(Rule::Numeric, stride.ilog2(), MAX_STRIDE_LOG2)?;
+        for (side, cells) in [(across, width), (down, height)] {
+            at.equal(Rule::Geometry, side, cells * 16 * u64::from(stride))?;
+        }
+    }
+    at.at_most(Rule::Numeric, pairs, u16::MAX)
 }

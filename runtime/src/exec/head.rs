@@ -7,7 +7,7 @@
 use heapless::Vec;
 pub use kernels::head::Detection;
 use kernels::head::{
-    self, Anchor, GroupNorm, Limits, Map, Patch, PointSampling, Probing, Rect, Region, RegionPool, State,
+    self, Anchor, GroupNorm, Limits, Map, Patch, PointSampling, Probing, Rect, Region, RegionPool, State, Suppression,
 };
 use kernels::{Isa, KernelError, Requant, Shape};
 use plan::layout::{
@@ -113,6 +113,7 @@ pub(crate) fn run<'m, I: Isa>(
         OpKind::Sample => bound.sample(boxes, output),
         OpKind::Mix => bound.mix(isa, boxes, output, scratch),
         OpKind::Detect => bound.detect(boxes, output),
+        OpKind::Suppress => bound.suppress(output, scratch),
         _ => bound.attention(isa, boxes, output, scratch),
     };
     done.map(|used| output.get(..used).unwrap_or_default()).map_err(|_| refused)
@@ -376,20 +377,26 @@ impl Bound<'_, '_> {
         let room = usize::from(self.to.shape[0]).saturating_sub(1).min(DETECTIONS);
         let size = self.op.factors.map(|side| side as i16);
         let count = head::detect(&boxes.states, classes, logits, size, first_mut(&mut found, room)?)?;
-        output.fill(0);
-        let rows = output.as_chunks_mut::<{ DETECTION_LEN as usize }>().0;
-        let [low, high] = (count as u16).to_le_bytes().map(u8::cast_signed);
-        if let Some([first, second, ..]) = rows.first_mut() {
-            (*first, *second) = (low, high);
-        }
-        for (row, detection) in rows.iter_mut().skip(1).zip(found.iter().take(count)) {
-            let [a, b, c, d] = detection.corners;
-            let fields = [a, b, c, d, detection.class as i16, detection.logit];
-            for (out, field) in row.as_chunks_mut::<2>().0.iter_mut().zip(fields) {
-                *out = field.to_le_bytes().map(u8::cast_signed);
-            }
-        }
-        Ok(output.len())
+        Ok(write(first(&found, count)?, output))
+    }
+
+    fn suppress(&self, output: &mut [i8], scratch: &mut [i8]) -> Done {
+        let size = self.op.factors.map(|side| side as i16);
+        let suppression = Suppression { floor: self.op.origin[0], overlap: self.op.origin[1] as u16, size };
+        let classes = self.image.meta().classes;
+        let mut operands = self.tensors.iter().zip(&self.operands);
+        let maps = [(); HEAD_MAPS].map(|()| {
+            let (tensor, values) = operands.next()?;
+            let stride = u32::from(size[0].unsigned_abs()) / 16 / u32::from(tensor.shape[1]).max(1);
+            let stride_log2 = stride.checked_ilog2()? as u8;
+            Some(Map { shape: shape(tensor), values, zero_point: 0, stride_log2 })
+        });
+        let [Some(fine), Some(middle), Some(coarse)] = maps else { return Err(KernelError::Geometry) };
+        let mut found = [Detection::default(); DETECTIONS];
+        let room = usize::from(self.to.shape[0]).saturating_sub(1).min(DETECTIONS);
+        let found = first_mut(&mut found, room)?;
+        let count = head::suppress(&suppression, &[fine, middle, coarse], classes, scratch, found)?;
+        Ok(write(first(found, count)?, output))
     }
 
     /// Attention of boxes among themselves, with a bias that depends on the picture.
@@ -406,6 +413,24 @@ impl Bound<'_, '_> {
         kernels::attention(isa, &attention, input, input, output, scratch)?;
         Ok(output.len())
     }
+}
+
+/// Detections as bytes, behind their number: how many bytes.
+fn write(found: &[Detection], output: &mut [i8]) -> usize {
+    output.fill(0);
+    let rows = output.as_chunks_mut::<{ DETECTION_LEN as usize }>().0;
+    let [low, high] = (found.len() as u16).to_le_bytes().map(u8::cast_signed);
+    if let Some([first, second, ..]) = rows.first_mut() {
+        (*first, *second) = (low, high);
+    }
+    for (row, detection) in rows.iter_mut().skip(1).zip(found) {
+        let [a, b, c, d] = detection.corners;
+        let fields = [a, b, c, d, detection.class as i16, detection.logit];
+        for (out, field) in row.as_chunks_mut::<2>().0.iter_mut().zip(fields) {
+            *out = field.to_le_bytes().map(u8::cast_signed);
+        }
+    }
+    output.len()
 }
 
 /// Bytes of the cell of a map at a row and a column, if it has one.

@@ -79,8 +79,10 @@ impl<'f> Builder<'f> {
         let mut next = || operands.next().unwrap_or(Ok(NO_TENSOR));
         let (input, input2) = (TensorId(next()?), TensorId(next()?));
         let mut record = plan::Op { kind, input, input2, output: TensorId(id(output)?), ..plan::Op::EMPTY };
-        if matches!(kind, OpKind::Pool | OpKind::Sample) {
-            (record.first_channel, record.groups) = (next()?, next()?);
+        match kind {
+            OpKind::Pool | OpKind::Sample => (record.first_channel, record.groups) = (next()?, next()?),
+            OpKind::Suppress => record.first_channel = next()?,
+            _ => {}
         }
         Ok(record)
     }

@@ -18,6 +18,23 @@ pub(super) enum Kinds {
     Generator,
     /// The whole sparse head.
     Asag,
+    /// A box for each cell, and suppression.
+    Dense,
+}
+
+impl Kinds {
+    fn of(file: &HeadFile) -> Result<Self, Error> {
+        let kind: String = file.entry("head")?;
+        Ok(match kind.as_str() {
+            "generator" => Self::Generator,
+            "asag" => Self::Asag,
+            "dense" => Self::Dense,
+            other => {
+                let known = "`asag`, `generator` and `dense` can be compiled";
+                return Err(file.bad(format!("a head of kind `{other}`; {known}")));
+            }
+        })
+    }
 }
 
 /// Sizes and thresholds.
@@ -89,12 +106,7 @@ struct Recipe {
 impl Geometry {
     /// What the metadata of a file says, if it can be compiled.
     pub fn of(file: &HeadFile) -> Result<Self, Error> {
-        let kind: String = file.entry("head")?;
-        let kind = match kind.as_str() {
-            "generator" => Kinds::Generator,
-            "asag" => Kinds::Asag,
-            other => return Err(file.bad(format!("a head of kind `{other}`; `asag` and `generator` can be compiled"))),
-        };
+        let kind = Kinds::of(file)?;
         let recipe: Recipe = file.entry("geometry")?;
         let (side, classes): (usize, Vec<String>) = (file.entry("side")?, file.entry("classes")?);
         let powers = recipe.strides.iter().all(|stride| stride.is_power_of_two() && (4..=128).contains(stride));

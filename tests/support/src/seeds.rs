@@ -38,7 +38,13 @@ pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         (name, writer.finish())
     });
     let built = built.into_iter();
-    built.chain([("transformer", sample::transformer().finish()), ("detector", sample::detector().finish())]).collect()
+    built
+        .chain([
+            ("transformer", sample::transformer().finish()),
+            ("detector", sample::detector().finish()),
+            ("dense", sample::dense().finish()),
+        ])
+        .collect()
 }
 
 fn part(like: &Op, input: TensorId, output: TensorId, first_channel: u16, channels: u16) -> Op {
