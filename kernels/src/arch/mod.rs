@@ -14,6 +14,8 @@ mod mve;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod scalar;
+#[cfg(all(target_arch = "arm", any(feature = "dsp", feature = "mve")))]
+mod strip;
 #[cfg(target_arch = "x86_64")]
 mod vnni;
 

@@ -1,15 +1,9 @@
-//! Depthwise convolutions of 3x3, four channels at a time.
-//!
-//! A strip of three rows of these four channels is widened once, padding included, and walked by the window; a row of the
-//! map enters it once. The constants of the four channels lie beside it on the stack.
+//! Depthwise convolutions of 3x3, four channels at a time: the leaf of [`strip`].
 
 use core::arch::{asm, naked_asm};
 
-use super::{even, odd};
+use crate::arch::strip::{self, Leaf};
 use crate::conv::Conv;
-
-/// Columns of a strip.
-const COLUMNS: usize = 34;
 
 /// A pixel of four channels: 0 and 2 as halves, then 1 and 3.
 type Pixel = [u32; 2];
@@ -125,110 +119,49 @@ unsafe extern "C" fn positions(run: *const Run) {
 
 /// Runs a checked convolution, if its shapes and its rescale are those that the instructions above can do.
 pub(super) fn depthwise(op: &Conv<'_>, input: &[i8], output: &mut [i8]) -> bool {
-    let channels = usize::from(op.output.channels);
-    let step = usize::from(op.window.stride[1]);
-    let per_strip = (COLUMNS - 3).checked_div(step).map_or(0, |more| more + 1);
-    if op.window.kernel != [3, 3] || channels % 4 != 0 || per_strip == 0 || !op.requant.is_short() {
-        return false;
+    let done = strip::depthwise::<Four>(op, input, output);
+    if done {
+        super::clamp(op.requant.min, op.requant.max, output);
     }
-    let (mut four, mut strip) = (Four::EMPTY, [[[0; 2]; COLUMNS]; 3]);
-    for channel in (0..channels).step_by(4) {
-        if !four.load(op, channel) {
-            return false;
-        }
-        for column in (0..usize::from(op.output.width)).step_by(per_strip) {
-            let count = per_strip.min(usize::from(op.output.width) - column);
-            let part = Part { op, channel, column, count };
-            if !part.run(&four, input, output, &mut strip) {
-                return false;
-            }
-        }
-    }
-    super::clamp(op.requant.min, op.requant.max, output);
-    true
+    done
 }
 
-impl Four {
-    const EMPTY: Self = Self { bias: [0; 4], taps: [[0; 2]; 9], rescale: [[0; 3]; 4] };
+impl Leaf for Four {
+    const CHANNELS: usize = 4;
+    type Pixel = Pixel;
 
-    /// The constants of the channels from `channel` on; false behind the end.
+    fn empty() -> Self {
+        Self { bias: [0; 4], taps: [[0; 2]; 9], rescale: [[0; 3]; 4] }
+    }
+
+    #[inline(always)]
     fn load(&mut self, op: &Conv<'_>, channel: usize) -> bool {
         let Some(constants) = op.requant.four(channel) else { return false };
-        for (tap, values) in self.taps.iter_mut().zip(op.weights.chunks_exact(usize::from(op.output.channels))) {
-            let Some(four) = values.get(channel..).and_then(|values| values.first_chunk()) else { return false };
-            let word = u32::from_le_bytes(*four);
-            *tap = [even(word), odd(word)];
-        }
         let (bias, multiplier) = (constants.bias.as_chunks::<4>().0, constants.multiplier.as_chunks::<4>().0);
+        let zero = 2 * i32::from(op.requant.zero_point) + 1;
         for lane in 0..4 {
             self.bias[lane] = i32::from_le_bytes(bias[lane]);
             let shift = u32::from(constants.shift[lane]).wrapping_sub(32);
-            let half = (2 * i32::from(op.requant.zero_point) + 1).wrapping_shl(shift) >> 1;
-            self.rescale[lane] = [i32::from_le_bytes(multiplier[lane]), half, shift as i32];
+            self.rescale[lane] = [i32::from_le_bytes(multiplier[lane]), zero.wrapping_shl(shift) >> 1, shift as i32];
         }
-        true
+        let weights = crate::arch::signed(op.weights).get(channel..).unwrap_or_default();
+        Self::widen(weights, op.output.channels.into(), &mut self.taps)
     }
-}
 
-/// Four channels of some neighbouring columns of the output.
-struct Part<'a> {
-    op: &'a Conv<'a>,
-    channel: usize,
-    column: usize,
-    count: usize,
-}
+    fn all(value: i8) -> Pixel {
+        [u32::from(i16::from(value) as u16) * 0x1_0001; 2]
+    }
 
-impl Part<'_> {
-    /// All rows of the output; false if a slice is too short.
     #[inline(always)]
-    fn run(&self, four: &Four, input: &[i8], output: &mut [i8], strip: &mut [[Pixel; COLUMNS]; 3]) -> bool {
-        let &Self { op, channel, column, count } = self;
-        let (channels, step) = (usize::from(op.output.channels), usize::from(op.window.stride[1]));
-        let zero = [u32::from(i16::from(op.input_zero) as u16) * 0x1_0001; 2];
-        // Columns of the strip that lie on the map; the others are padding in every row.
-        let columns = (count - 1) * step + 3;
-        let [_, left] = op.window.start(0, column);
-        let from = (-left).clamp(0, columns as isize) as usize;
-        let to = (usize::from(op.input.width) as isize - left).clamp(from as isize, columns as isize) as usize;
-        for line in &mut *strip {
-            line.get_mut(..columns).unwrap_or_default().fill(zero);
-        }
-        let top_padding = usize::from(op.window.pad[0]);
-        // Rows, counted from the upper edge of the padding, that the strip has seen.
-        let mut seen = top_padding;
-        for (y, out) in output.chunks_exact_mut(usize::from(op.output.width) * channels).enumerate() {
-            let top = y * usize::from(op.window.stride[0]);
-            // What lies above the map has the padding that was there from the start.
-            for row in seen.max(top)..top + 3 {
-                let Some(line) = strip.get_mut(row % 3).and_then(|line| line.get_mut(from..to)) else { return false };
-                if row - top_padding >= usize::from(op.input.height) {
-                    line.fill(zero);
-                } else if !line.is_empty() {
-                    let pixel = (row - top_padding) * usize::from(op.input.width) + (left + from as isize) as usize;
-                    if !widen(input.get(pixel * channels + channel..).unwrap_or_default(), channels, line) {
-                        return false;
-                    }
-                }
-            }
-            seen = seen.max(top + 3);
-            let Some(out) = out.get_mut(column * channels + channel..) else { return false };
-            if out.len() < (count - 1) * channels + 4 {
-                return false;
-            }
-            let line = |row: usize| strip.get(row % 3).map_or(core::ptr::null(), |row| row.as_ptr());
-            let run = Run {
-                rows: [line(top), line(top + 1), line(top + 2)],
-                four,
-                output: out.as_mut_ptr(),
-                count,
-                pitch: channels,
-                step: step * size_of::<Pixel>(),
-            };
-            // SAFETY: a position reads three pixels of each row of the strip, `step` apart, `columns` in all, at most
-            // `COLUMNS`; `out` has room for four values of each of `count` positions, `pitch` apart.
-            unsafe { positions(&raw const run) };
-        }
-        true
+    fn widen(pixels: &[i8], pitch: usize, line: &mut [Pixel]) -> bool {
+        widen(pixels, pitch, line)
+    }
+
+    #[inline(always)]
+    unsafe fn positions(&self, op: &Conv<'_>, rows: [*const Pixel; 3], output: *mut i8, count: usize, step: usize) {
+        let run = Run { rows, four: self, output, count, pitch: op.output.channels.into(), step };
+        // SAFETY: the caller's promise is that of `positions`.
+        unsafe { positions(&raw const run) };
     }
 }
 

@@ -1,17 +1,15 @@
-//! Depthwise convolutions of 3x3, eight channels at a time.
+//! Depthwise convolutions of 3x3, eight channels of 16 bits at a time: the leaf of [`strip`].
 //!
-//! A strip of three rows of these channels is widened to 16 bits once, padding included, and walked by the window; a row of
-//! the map enters it once. VMULLB and VMULLT multiply the even and the odd channels to 32 bits: 6 instructions for 8 products.
+//! VMULLB and VMULLT multiply the even and the odd channels to 32 bits: 6 instructions for 8 products.
 //! The constants of the eight channels lie beside the strip on the stack, even channels first.
 
 use core::arch::{asm, naked_asm};
 
+use crate::arch::strip::{self, Leaf};
 use crate::conv::Conv;
 
 /// Channels of a block.
 const BLOCK: usize = 8;
-/// Columns of a strip.
-const COLUMNS: usize = 34;
 
 /// A pixel of eight channels.
 type Pixel = [i16; BLOCK];
@@ -115,37 +113,17 @@ unsafe extern "C" fn positions(run: *const Run) {
 
 /// Runs a checked convolution, if its shapes and its rescale are those that the instructions above can do.
 pub(super) fn depthwise(op: &Conv<'_>, input: &[i8], output: &mut [i8]) -> bool {
-    let channels = usize::from(op.output.channels);
-    let step = usize::from(op.window.stride[1]);
-    let per_strip = (COLUMNS - 3).checked_div(step).map_or(0, |more| more + 1);
-    if op.window.kernel != [3, 3] || channels < BLOCK || per_strip == 0 || !op.requant.is_short() {
-        return false;
-    }
-    let mut strip = [[[0; BLOCK]; COLUMNS]; 3];
-    let mut eight = Eight::EMPTY;
-    let mut next = 0;
-    while next < channels {
-        // The last eight again rather than less than eight: the same inputs give the same outputs.
-        let channel = next.min(channels - BLOCK);
-        if !eight.load(op, channel) {
-            return false;
-        }
-        for column in (0..usize::from(op.output.width)).step_by(per_strip) {
-            let count = per_strip.min(usize::from(op.output.width) - column);
-            let part = Part { op, channel, column, count };
-            if !part.run(&eight, input, output, &mut strip) {
-                return false;
-            }
-        }
-        next = channel + BLOCK;
-    }
-    true
+    strip::depthwise::<Eight>(op, input, output)
 }
 
-impl Eight {
-    const EMPTY: Self = Self { taps: [[0; BLOCK]; 9], bias: [[0; 4]; 2], multiplier: [[0; 4]; 2], shift: [[0; 4]; 2] };
+impl Leaf for Eight {
+    const CHANNELS: usize = BLOCK;
+    type Pixel = Pixel;
 
-    /// The constants of the channels from `channel` on; false behind the end.
+    fn empty() -> Self {
+        Self { taps: [[0; BLOCK]; 9], bias: [[0; 4]; 2], multiplier: [[0; 4]; 2], shift: [[0; 4]; 2] }
+    }
+
     #[inline(always)]
     fn load(&mut self, op: &Conv<'_>, channel: usize) -> bool {
         let channels = usize::from(op.output.channels);
@@ -161,71 +139,31 @@ impl Eight {
         self.shift = apart(low.shift.map(|shift| 32 - i32::from(shift)), high.shift.map(|shift| 32 - i32::from(shift)));
         widen(weights, channels, &mut self.taps)
     }
-}
 
-/// Eight channels of some neighbouring columns of the output.
-struct Part<'a> {
-    op: &'a Conv<'a>,
-    channel: usize,
-    column: usize,
-    count: usize,
-}
+    fn all(value: i8) -> Pixel {
+        [value.into(); BLOCK]
+    }
 
-impl Part<'_> {
-    /// All rows of the output; false if a slice is too short.
     #[inline(always)]
-    fn run(&self, eight: &Eight, input: &[i8], output: &mut [i8], strip: &mut [[Pixel; COLUMNS]; 3]) -> bool {
-        let &Self { op, channel, column, count } = self;
-        let (channels, step) = (usize::from(op.output.channels), usize::from(op.window.stride[1]));
-        let zero = [i16::from(op.input_zero); BLOCK];
-        // Columns of the strip that lie on the map; the others are padding in every row.
-        let columns = (count - 1) * step + 3;
-        let [_, left] = op.window.start(0, column);
-        let from = (-left).clamp(0, columns as isize) as usize;
-        let to = (usize::from(op.input.width) as isize - left).clamp(from as isize, columns as isize) as usize;
-        for line in &mut *strip {
-            line.get_mut(..columns).unwrap_or_default().fill(zero);
-        }
-        let top_padding = usize::from(op.window.pad[0]);
-        // Rows, counted from the upper edge of the padding, that the strip has seen.
-        let mut seen = top_padding;
-        for (y, out) in output.chunks_exact_mut(usize::from(op.output.width) * channels).enumerate() {
-            let top = y * usize::from(op.window.stride[0]);
-            // What lies above the map has the padding that was there from the start.
-            for row in seen.max(top)..top + 3 {
-                let Some(line) = strip.get_mut(row % 3).and_then(|line| line.get_mut(from..to)) else { return false };
-                if row - top_padding >= usize::from(op.input.height) {
-                    line.fill(zero);
-                } else if !line.is_empty() {
-                    let pixel = (row - top_padding) * usize::from(op.input.width) + (left + from as isize) as usize;
-                    if !widen(input.get(pixel * channels + channel..).unwrap_or_default(), channels, line) {
-                        return false;
-                    }
-                }
-            }
-            seen = seen.max(top + 3);
-            let Some(out) = out.get_mut(column * channels + channel..) else { return false };
-            if out.len() < (count - 1) * channels + BLOCK {
-                return false;
-            }
-            let line = |row: usize| strip.get(row % 3).map_or(core::ptr::null(), |row| row.as_ptr());
-            let run = Run {
-                rows: [line(top), line(top + 1), line(top + 2)],
-                eight,
-                output: out.as_mut_ptr(),
-                count,
-                pitch: channels,
-                step: step * size_of::<Pixel>(),
-                zero: op.requant.zero_point.into(),
-                min: op.requant.min.into(),
-                max: op.requant.max.into(),
-            };
-            // SAFETY: a position reads three pixels of each row of the strip, `step` apart, `columns` in all, at most
-            // `COLUMNS`; `out` has room for eight values of each of `count` positions, `pitch` apart; `depthwise` has
-            // checked the shifts.
-            unsafe { positions(&raw const run) };
-        }
-        true
+    fn widen(pixels: &[i8], pitch: usize, line: &mut [Pixel]) -> bool {
+        widen(pixels, pitch, line)
+    }
+
+    #[inline(always)]
+    unsafe fn positions(&self, op: &Conv<'_>, rows: [*const Pixel; 3], output: *mut i8, count: usize, step: usize) {
+        let run = Run {
+            rows,
+            eight: self,
+            output,
+            count,
+            pitch: op.output.channels.into(),
+            step,
+            zero: op.requant.zero_point.into(),
+            min: op.requant.min.into(),
+            max: op.requant.max.into(),
+        };
+        // SAFETY: the caller's promise is that of `positions`.
+        unsafe { positions(&raw const run) };
     }
 }
 
