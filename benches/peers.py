@@ -219,7 +219,7 @@ def compare(name: str, arguments) -> list[str]:
         engine, how = peer.split()
         if engine == "rten":
             if arguments.rten:
-                commands[peer] = [arguments.rten, quantised(name, how)]
+                commands[peer] = [arguments.rten, quantised(name, how), NETWORKS[name].side]
             continue
         commands[peer] = [sys.executable, __file__, "--worker", engine, quantised(name, how), NETWORKS[name].side]
     cold = {engine: [] for engine in commands}
@@ -253,7 +253,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("networks", nargs="*", metavar="NETWORK", help=", ".join(NETWORKS))
     parser.add_argument("--stitchnet", type=Path, default=ROOT / "target/release/stitchnet")
-    parser.add_argument("--rten", type=Path, help="program of benches/rten; without it rten is left out")
+    parser.add_argument("--rten", type=Path, help="program of benches/rten (cargo build --release there); without it rten is left out")
     parser.add_argument("--core", type=int, default=os.cpu_count() - 1)
     parser.add_argument("--rounds", type=int, default=31, help="turns of each engine")
     parser.add_argument("--starts", type=int, default=5, help="cold starts of each engine")

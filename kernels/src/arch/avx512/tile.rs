@@ -89,12 +89,24 @@ impl Factors {
         let mut sums = [[_mm512_setzero_si512(); VECTORS]; COUNT];
         let mut columns = self.columns;
         let mut rows: [*const i16; COUNT] = core::array::from_fn(|row| self.rows.wrapping_add(places[row]));
+        let mut start = 0;
+        if self.lines > 0 && self.steps > 0 {
+            // The first products need no sum to be added to: short rows, as those of transformed maps, notice.
+            // SAFETY: 32 values of each vector of the first step.
+            let of_step: [__m512i; VECTORS] = unsafe { vectors_at(columns) };
+            for (sums, row) in sums.iter_mut().zip(rows) {
+                let values = load(row);
+                for (sum, column) in sums.iter_mut().zip(of_step) {
+                    *sum = _mm512_madd_epi16(values, column);
+                }
+            }
+            columns = columns.wrapping_add(32 * VECTORS);
+            start = 1;
+        }
         for _ in 0..self.lines {
-            for number in 0..self.steps {
+            for number in start..self.steps {
                 // SAFETY: 32 values of each vector of this step.
-                let of_step: [__m512i; VECTORS] = core::array::from_fn(|vector| unsafe {
-                    _mm512_loadu_si512(columns.wrapping_add(32 * vector).cast())
-                });
+                let of_step: [__m512i; VECTORS] = unsafe { vectors_at(columns) };
                 for (sums, row) in sums.iter_mut().zip(rows) {
                     let values = load(row.wrapping_add(step * number));
                     for (sum, column) in sums.iter_mut().zip(of_step) {
@@ -103,10 +115,22 @@ impl Factors {
                 }
                 columns = columns.wrapping_add(32 * VECTORS);
             }
+            start = 0;
             rows = rows.map(|row| row.wrapping_add(self.pitch));
         }
         sums
     }
+}
+
+/// Neighbouring vectors.
+///
+/// # Safety
+/// They are there.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn vectors_at<const VECTORS: usize>(place: *const i16) -> [__m512i; VECTORS] {
+    // SAFETY: as the caller says; a vector may lie at any address.
+    core::array::from_fn(|vector| unsafe { _mm512_loadu_si512(place.wrapping_add(32 * vector).cast()) })
 }
 
 /// The four sums of each of four columns in each of four vectors, to a sum of each column.
