@@ -192,18 +192,6 @@ impl Attention<'_> {
         })
     }
 
-    /// Adds bias and mask to the logits of one query of a part.
-    #[inline(always)]
-    pub(crate) fn add_offsets(&self, part: &Part<'_>, query: usize, row: &mut [i8]) {
-        for table in self.offsets(part, query) {
-            for (logit, &offset) in row.as_chunks_mut::<4>().0.iter_mut().zip(table) {
-                let value = i32::from_le_bytes(logit.map(|byte| byte as u8));
-                let moved = value.wrapping_add(i16::from_le_bytes(offset).into());
-                *logit = moved.to_le_bytes().map(|byte| byte as i8);
-            }
-        }
-    }
-
     /// Rescale of a mixed value.
     #[inline(always)]
     pub(crate) fn finish(&self, sum: i32) -> i8 {
@@ -289,6 +277,16 @@ pub(crate) struct Part<'a> {
     pub output: Grid,
 }
 
+/// Adds a bias or a mask to the logits of one query.
+#[inline(always)]
+pub(crate) fn add_offsets(row: &mut [i8], table: &[[u8; 2]]) {
+    for (logit, &offset) in row.as_chunks_mut::<4>().0.iter_mut().zip(table) {
+        let value = i32::from_le_bytes(logit.map(|byte| byte as u8));
+        let moved = value.wrapping_add(i16::from_le_bytes(offset).into());
+        *logit = moved.to_le_bytes().map(|byte| byte as i8);
+    }
+}
+
 /// Four queries from `first` on; behind the last one it counts again.
 #[inline(always)]
 fn block<I: Isa>(isa: I, op: &Attention<'_>, part: &Part<'_>, first: usize, output: &mut [i8], scratch: &mut [i8]) {
@@ -310,7 +308,9 @@ fn block<I: Isa>(isa: I, op: &Attention<'_>, part: &Part<'_>, first: usize, outp
         }
     }
     for (row, number) in scores.chunks_exact_mut(4 * keys).zip(numbers) {
-        op.add_offsets(part, number, row);
+        for table in op.offsets(part, number) {
+            add_offsets(row, table);
+        }
         isa.softmax_row(row);
     }
     let mut rows = scores.chunks_exact(4 * keys);

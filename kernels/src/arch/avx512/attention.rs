@@ -13,7 +13,7 @@ use super::softmax;
 use super::strip::widen;
 use super::tile::{Factors, LANES, ROWS, rows, tiles, vectors};
 use crate::arch::unsigned;
-use crate::attention::{Attention, LOGIT, Part};
+use crate::attention::{Attention, LOGIT, Part, add_offsets};
 
 /// One head of one window.
 struct Head<'a> {
@@ -129,7 +129,9 @@ impl Head<'_> {
             // SAFETY: all logits of the row are written; any bytes are logits.
             let row_of =
                 unsafe { core::slice::from_raw_parts_mut(self.scores.wrapping_add(row * keys).cast::<i8>(), 4 * keys) };
-            op.add_offsets(self.part, first + row, row_of);
+            for table in op.offsets(self.part, first + row) {
+                add_offsets(row_of, table);
+            }
             softmax::row(row_of);
         }
         let places = core::array::from_fn(|row| row * 2 * keys);
