@@ -20,12 +20,12 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-RECIPE = ROOT / "models" / "recipe"
+import numpy as np
+
+from one_network import MEAN, RECIPE, ROOT, STD, exported, image, pictures
+
 CACHE = RECIPE / "cache" / "peers"
 DOCUMENT = ROOT / "docs" / "kernels.md"
-MEAN, STD = [0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616]
-CIFAR = ROOT / "models" / "cifar-cnn" / "data" / "calibration"
 CLASSES = 10
 PICTURES = {32: 64, 224: 16}
 """Pictures that ranges are taken from, by side."""
@@ -61,58 +61,23 @@ NETWORKS = {
 }
 
 
-def pictures(side: int):
-    """[N, side, side, 3] u8: calibration pictures of CIFAR-10, enlarged."""
-    import numpy as np
-    from PIL import Image
-
-    sheet = Image.open(CIFAR / "sheet-00.png").convert("RGB")
-    tiles = [sheet.crop((x, y, x + 32, y + 32)) for y in range(0, sheet.height, 32) for x in range(0, sheet.width, 32)]
-    return np.stack([np.asarray(tile.resize((side, side))) for tile in tiles[: PICTURES[side]]])
-
-
 def inputs(side: int):
     """[N, 3, side, side] f32, as the networks take them."""
-    import numpy as np
-
-    scaled = (pictures(side) / np.float32(255) - np.float32(MEAN)) / np.float32(STD)
+    scaled = (pictures(side, PICTURES[side]) / np.float32(255) - np.float32(MEAN)) / np.float32(STD)
     return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
 
 
 def onnx_file(name: str) -> Path:
     """The float network; exported if it is a name of structures.py."""
     source = NETWORKS[name].source
-    if source.endswith(".onnx"):
-        return ROOT / source
-    path = CACHE / f"{source}.onnx"
-    if not path.exists():
-        subprocess.run([sys.executable, RECIPE / "structures.py", CACHE, "--only", source], check=True)
-    return path
+    return ROOT / source if source.endswith(".onnx") else exported(source, CACHE)
 
 
-def image(name: str, stitchnet: Path) -> Path:
-    """Our image: a family of this one network."""
-    from PIL import Image
-
-    path = CACHE / f"{name}.snet"
-    if path.exists():
-        return path
+def compiled(name: str, stitchnet: Path) -> Path:
+    """Our image."""
     side = NETWORKS[name].side
-    folder = CACHE / f"pictures-{side}"
-    folder.mkdir(exist_ok=True)
-    for number, picture in enumerate(pictures(side)):
-        Image.fromarray(picture).save(folder / f"{number:02}.png")
-    (folder / "labels.txt").write_text("0\n" * PICTURES[side])
     classes = CLASSES if side == 32 else 1000
-    labels = ", ".join(f'"{label}"' for label in range(classes))
-    family = CACHE / f"{name}.toml"
-    family.write_text(
-        f'name = "{name}"\nlabels = [{labels}]\n\n[input]\nheight = {side}\nwidth = {side}\nchannels = 3\n'
-        f'mean = {MEAN}\nstd = {STD}\n\n[data]\ncalibration = "{folder}"\ntest = "{folder}"\n\n'
-        f'[[anchor]]\nname = "{name}"\nfile = "{onnx_file(name)}"\n'
-    )
-    subprocess.run([stitchnet, "compile", family, "--unscored", "-o", path], check=True)
-    return path
+    return image(stitchnet, CACHE, name, onnx_file(name), side, classes, PICTURES[side])
 
 
 def quantised(name: str, how: str) -> Path:
@@ -214,7 +179,7 @@ class Player:
 
 def compare(name: str, arguments) -> list[str]:
     """Rows of the table."""
-    commands = {"ours": [ROOT / "target/release/examples/turns", image(name, arguments.stitchnet)]}
+    commands = {"ours": [ROOT / "target/release/examples/turns", compiled(name, arguments.stitchnet)]}
     for peer in NETWORKS[name].peers:
         engine, how = peer.split()
         if engine == "rten":

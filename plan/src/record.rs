@@ -743,6 +743,13 @@ impl Op {
         high << 32 | low
     }
 
+    /// Logarithm of the pixels across a cell of a map that `Suppress` reads; 0 where it is none.
+    #[must_use]
+    pub fn stride_log2(&self, map: &Tensor) -> u8 {
+        let across = self.factors[0].unsigned_abs() / 16 / u32::from(map.shape[1]).max(1);
+        across.checked_ilog2().unwrap_or(0) as u8
+    }
+
     /// Terms of one dot product of a convolution.
     #[must_use]
     pub fn reduction(&self, input: &Tensor) -> u32 {

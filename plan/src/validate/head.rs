@@ -84,8 +84,7 @@ pub(super) fn bias_map(image: &Image<'_>, op: &Op, record: &Attention, at: At) -
 /// All rules that ask for one op of a head and its tensors alone.
 pub(super) fn alone(image: &Image<'_>, op: &Op, at: At) -> Check {
     let (input, output) = (image.tensor(op.input), image.tensor(op.output));
-    let two = matches!(op.kind, OpKind::Select | OpKind::Pool | OpKind::Sample | OpKind::Mix | OpKind::Detect);
-    let two = two || op.kind == OpKind::Suppress;
+    let two = !matches!(op.kind, OpKind::Windows | OpKind::Position | OpKind::Overlap);
     at.equal(Rule::Reference, u8::from(op.input2.0 != NO_TENSOR), u8::from(two))?;
     let second = if two { image.tensor(op.input2) } else { input };
     distinct(op, at)?;
@@ -330,12 +329,10 @@ fn suppress(image: &Image<'_>, op: &Op, output: &Tensor, at: At) -> Check {
         at.equal(Rule::Geometry, channels, u64::from(classes) + 4)?;
         pairs += height * width * u64::from(classes);
         // A cell is a power of two of pixels, both ways.
-        let [across, down] = op.factors.map(|side| side.unsigned_abs());
-        let stride = across / u32::from(map.shape[1]).max(1) / 16;
-        at.equal(Rule::Geometry, stride.count_ones(), 1u8)?;
-        at.at_most(Rule::Numeric, stride.ilog2(), MAX_STRIDE_LOG2)?;
-        for (side, cells) in [(across, width), (down, height)] {
-            at.equal(Rule::Geometry, side, cells * 16 * u64::from(stride))?;
+        let stride = op.stride_log2(&map);
+        at.at_most(Rule::Numeric, stride, MAX_STRIDE_LOG2)?;
+        for (side, cells) in op.factors.into_iter().zip([width, height]) {
+            at.equal(Rule::Geometry, side.unsigned_abs(), cells << (stride + 4))?;
         }
     }
     at.at_most(Rule::Numeric, pairs, u16::MAX)

@@ -12,7 +12,7 @@ use crate::record::{Attention, Element, Op, OpKind, Tensor};
 /// All rules that ask for one op and its tensors alone.
 pub(super) fn alone(image: &Image<'_>, op: &Op, at: At) -> Check {
     if let OpKind::Invalid(kind) = op.kind {
-        return Err(at.refuse(Rule::KindKnown, kind, 20u8));
+        return Err(at.refuse(Rule::KindKnown, kind, 21u8));
     }
     super::head::flags(image, op, at)?;
     at.at_most(Rule::Numeric, (i64::from(op.min) + 128) as u64, (i64::from(op.max) + 128) as u64)?;

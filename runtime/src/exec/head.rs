@@ -387,9 +387,7 @@ impl Bound<'_, '_> {
         let mut operands = self.tensors.iter().zip(&self.operands);
         let maps = [(); HEAD_MAPS].map(|()| {
             let (tensor, values) = operands.next()?;
-            let stride = u32::from(size[0].unsigned_abs()) / 16 / u32::from(tensor.shape[1]).max(1);
-            let stride_log2 = stride.checked_ilog2()? as u8;
-            Some(Map { shape: shape(tensor), values, zero_point: 0, stride_log2 })
+            Some(Map { shape: shape(tensor), values, zero_point: 0, stride_log2: self.op.stride_log2(tensor) })
         });
         let [Some(fine), Some(middle), Some(coarse)] = maps else { return Err(KernelError::Geometry) };
         let mut found = [Detection::default(); DETECTIONS];

@@ -4,8 +4,7 @@ use std::collections::HashMap;
 
 use candle_core::{DType, Device, Result, Tensor, Var, bail};
 
-use super::ops::{Add, Conv, Gather};
-use super::portable;
+use super::ops::{self, Conv};
 use crate::graph::{Node, Op};
 use crate::network::{Correction, Kind, Path, Segment, Stitched};
 
@@ -177,49 +176,21 @@ impl Net {
         let shape = |tensor: usize| found.tensors[tensor];
         let first = map(maps, node.inputs[0], found)?;
         let (input, output) = (shape(node.inputs[0]), shape(node.output));
-        if !first.device().is_cpu() {
-            return self.portable(path, segment, position, tensors, maps);
-        }
         match &node.op {
             Op::Conv { window, groups, clamp, .. } => {
                 let (weights, bias) = self.weights(path, segment, position, node, tensors)?;
                 let op = Conv { input, output, window: *window, groups: *groups, clamp: *clamp };
-                first.contiguous()?.apply_op3(&weights, &bias, op)
+                ops::conv(op, first, &weights, &bias)
             }
-            Op::Add { clamp } => first.apply_op2(map(maps, node.inputs[1], found)?, Add(*clamp)),
-            Op::Pool { kind, window, clamp } => {
-                first.contiguous()?.apply_op1(Gather::pool(*kind, window, input, output, *clamp))
-            }
+            Op::Add { clamp } => ops::add(first, map(maps, node.inputs[1], found)?, *clamp),
+            Op::Pool { kind, window, clamp } => ops::pool(first, *kind, window, input, output, *clamp),
             Op::Move { origin, step, repeat, clamp } => {
-                first.contiguous()?.apply_op1(Gather::moved(input, output, *origin, *step, *repeat, *clamp))
+                ops::moved(first, input, output, *origin, *step, *repeat, *clamp)
             }
-            Op::Concat { clamp } if *clamp == crate::graph::Clamp::NONE => concat(node, maps, found),
-            op => bail!("node `{}` ({}): fine-tuning has no gradient for it", node.name, op.name()),
-        }
-    }
-
-    /// [`Self::node`] in candle's own operations, for devices that [`super::ops`] does not run on.
-    pub(super) fn portable(
-        &self,
-        path: usize,
-        segment: usize,
-        position: usize,
-        tensors: &[Tensor],
-        maps: &[Option<Tensor>],
-    ) -> Result<Tensor> {
-        let found = &self.stitched.segments[segment];
-        let node = &found.nodes[position];
-        let first = map(maps, node.inputs[0], found)?;
-        let output = found.tensors[node.output];
-        match &node.op {
-            Op::Conv { window, groups, clamp, .. } => {
-                let (weights, bias) = self.weights(path, segment, position, node, tensors)?;
-                portable::conv(first, &weights, &bias, window, *groups, output, *clamp)
+            Op::Concat { clamp } if *clamp == crate::graph::Clamp::NONE => {
+                let parts = node.inputs.iter().map(|&input| map(maps, input, found)).collect::<Result<Vec<_>>>()?;
+                Tensor::cat(&parts, 3)?.contiguous()
             }
-            Op::Add { clamp } => portable::clamped(&(first + map(maps, node.inputs[1], found)?)?, *clamp),
-            Op::Pool { kind, window, clamp } => portable::pool(first, *kind, window, output, *clamp),
-            Op::Move { origin, step, repeat, clamp } => portable::moved(first, output, *origin, *step, *repeat, *clamp),
-            Op::Concat { clamp } if *clamp == crate::graph::Clamp::NONE => concat(node, maps, found),
             op => bail!("node `{}` ({}): fine-tuning has no gradient for it", node.name, op.name()),
         }
     }
@@ -278,12 +249,6 @@ fn map<'a>(maps: &'a [Option<Tensor>], tensor: usize, segment: &Segment) -> Resu
         Some(Some(map)) => Ok(map),
         _ => bail!("{}: tensor {tensor} is read before it is written", segment.name),
     }
-}
-
-/// Channels of all inputs, one after the other.
-fn concat(node: &Node, maps: &[Option<Tensor>], segment: &Segment) -> Result<Tensor> {
-    let parts = node.inputs.iter().map(|&input| map(maps, input, segment)).collect::<Result<Vec<_>>>()?;
-    Tensor::cat(&parts, 3)?.contiguous()
 }
 
 /// The first segment with the same layer, which has the parameters of all of them.

@@ -2,14 +2,59 @@
 //!
 //! Candle's own convolution has a gradient too, but takes channels first and is several times slower here: gathered windows
 //! and one matrix product per tile keep everything in the cache. Its result is the judge in the tests. Another device than
-//! the CPU gets [`super::portable`], which is made of candle's operations only.
+//! the CPU gets [`portable`], which is made of candle's operations only.
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Device, Layout, Result, Shape, Storage, Tensor, bail};
 
+use super::portable;
 use crate::graph::{Clamp, PoolKind, Window};
 
 /// Positions of the output that are gathered at once; a tile of them stays in the cache.
 const TILE: usize = 1024;
+
+/// A convolution, as [`Conv`] has it.
+pub fn conv(op: Conv, input: &Tensor, weights: &Tensor, bias: &Tensor) -> Result<Tensor> {
+    if input.device().is_cpu() {
+        return input.contiguous()?.apply_op3(weights, bias, op);
+    }
+    portable::conv(&op, input, weights, bias)
+}
+
+/// A sum, as [`Add`] has it.
+pub fn add(a: &Tensor, b: &Tensor, clamp: Clamp) -> Result<Tensor> {
+    if a.device().is_cpu() { a.apply_op2(b, Add(clamp)) } else { portable::clamped(&(a + b)?, clamp) }
+}
+
+/// A pooling, as [`Gather::pool`] has it.
+pub fn pool(
+    map: &Tensor,
+    kind: PoolKind,
+    window: &Window,
+    input: [usize; 3],
+    output: [usize; 3],
+    clamp: Clamp,
+) -> Result<Tensor> {
+    if map.device().is_cpu() {
+        return map.contiguous()?.apply_op1(Gather::pool(kind, window, input, output, clamp));
+    }
+    portable::pool(map, kind, window, output, clamp)
+}
+
+/// A movement, as [`Gather::moved`] has it.
+pub fn moved(
+    map: &Tensor,
+    input: [usize; 3],
+    output: [usize; 3],
+    origin: [isize; 3],
+    step: [usize; 2],
+    repeat: [usize; 2],
+    clamp: Clamp,
+) -> Result<Tensor> {
+    if map.device().is_cpu() {
+        return map.contiguous()?.apply_op1(Gather::moved(input, output, origin, step, repeat, clamp));
+    }
+    portable::moved(map, output, origin, step, repeat, clamp)
+}
 
 /// Contiguous values of a storage.
 fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {

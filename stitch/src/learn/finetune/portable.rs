@@ -2,6 +2,7 @@
 
 use candle_core::{DType, Result, Tensor, bail};
 
+use super::ops::Conv;
 use crate::graph::{Clamp, PoolKind, Window};
 
 /// The clamp; like [`super::ops`], no gradient passes at its ends.
@@ -16,28 +17,20 @@ pub fn clamped(values: &Tensor, clamp: Clamp) -> Result<Tensor> {
     passing + fixed
 }
 
-/// Convolution `[N, H, W, I]`, weights `[O, KH·KW·I/groups]`, bias `[O]`, then the clamp; `output` is the size of one image.
+/// The convolution; input `[N, H, W, I]`, weights `[O, KH·KW·I/groups]`, bias `[O]`.
 ///
 /// # Errors
 /// Steps that differ by axis, which candle has not.
-pub fn conv(
-    input: &Tensor,
-    weights: &Tensor,
-    bias: &Tensor,
-    window: &Window,
-    groups: usize,
-    output: [usize; 3],
-    clamp: Clamp,
-) -> Result<Tensor> {
-    let ([rows, columns], [step, across]) = (window.kernel, window.stride);
+pub fn conv(op: &Conv, input: &Tensor, weights: &Tensor, bias: &Tensor) -> Result<Tensor> {
+    let ([rows, columns], [step, across]) = (op.window.kernel, op.window.stride);
     if step != across {
         bail!("a convolution with steps of {step} and {across}; only equal ones are trained on this device");
     }
-    let (outputs, inputs) = (weights.dim(0)?, input.dim(3)? / groups);
-    let weights = weights.reshape((outputs, rows, columns, inputs))?.permute((0, 3, 1, 2))?.contiguous()?;
-    let input = padded(input, window, output, 0.0)?.permute((0, 3, 1, 2))?.contiguous()?;
-    let sums = input.conv2d(&weights, 0, step, 1, groups)?.permute((0, 2, 3, 1))?.contiguous()?;
-    clamped(&sums.broadcast_add(bias)?, clamp)
+    let shape = (op.output[2], rows, columns, op.input[2] / op.groups);
+    let weights = weights.reshape(shape)?.permute((0, 3, 1, 2))?.contiguous()?;
+    let input = padded(input, &op.window, op.output, 0.0)?.permute((0, 3, 1, 2))?.contiguous()?;
+    let sums = input.conv2d(&weights, 0, step, 1, op.groups)?.permute((0, 2, 3, 1))?.contiguous()?;
+    clamped(&sums.broadcast_add(bias)?, op.clamp)
 }
 
 /// Mean or maximum over a window, then the clamp; `output` is the size of one image.

@@ -72,7 +72,7 @@ fn convolutions_equal_candles_own() {
         let expected = judged(&op, &input, &weights, &bias).expect("judged");
         let [input, weights, bias] =
             [&input, &weights, &bias].map(|tensor| Var::from_tensor(tensor).expect("a variable"));
-        let portable = portable::conv(&input, &weights, &bias, &window, groups, op.output, clamp).expect("convolved");
+        let portable = portable::conv(&op, &input, &weights, &bias).expect("convolved");
         let result = input.apply_op3(&weights, &bias, op).expect("convolved");
         for result in [result, portable] {
             let loss = result.sqr().and_then(|squares| squares.sum_all()? / 2.0).expect("a loss");
