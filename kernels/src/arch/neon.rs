@@ -12,10 +12,12 @@ mod depthwise;
 mod features;
 mod layer_norm;
 mod matrix;
+mod pack;
 mod product;
 mod rescale;
+mod room;
 mod softmax;
-mod windows;
+mod strip;
 
 use crate::add::Add;
 use crate::attention::{Attention, ROWS, Rows};
@@ -44,7 +46,8 @@ impl Neon {
 #[inline]
 pub(super) unsafe fn matrix_conv(op: &Conv<'_>, input: &[i8], output: &mut [i8], scratch: &mut [i8]) -> bool {
     // SAFETY: SMMLA is what these tiles need.
-    unsafe { conv::conv::<8>([matrix::tile::<2>, matrix::tile::<4>], op, input, output, scratch) }
+    let products = conv::Products { unit: 8, pack: pack::pairs, tiles: [matrix::narrow_tiles, matrix::tiles] };
+    unsafe { conv::conv(&products, op, input, output, scratch) }
 }
 
 #[target_feature(enable = "dotprod")]
@@ -64,7 +67,8 @@ impl Isa for Neon {
     #[inline(always)]
     fn conv(self, op: &Conv<'_>, input: &[i8], output: &mut [i8], scratch: &mut [i8]) -> bool {
         // SAFETY: `self` proves SDOT, which is what these tiles need.
-        unsafe { conv::conv::<4>([product::tile::<1>, product::tile::<2>], op, input, output, scratch) }
+        let products = conv::Products { unit: 4, pack: pack::words, tiles: [product::narrow_tiles, product::tiles] };
+        unsafe { conv::conv(&products, op, input, output, scratch) }
     }
 
     #[inline(always)]

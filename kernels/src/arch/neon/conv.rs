@@ -1,127 +1,173 @@
-//! Convolutions: tiles of four or eight windows by eight output channels.
+//! Convolutions: tiles of four windows by 16 output channels.
 //!
-//! Windows are written to scratch interleaved, as the products want them; rows of weights lie in the image as for every other
-//! CPU. What is written once serves every output channel.
+//! A vector of weights has four bytes of each of four channels, so that a product with four bytes of a window adds to the sums of
+//! four channels: nothing is summed across a vector, and sums lie as outputs do. Windows are read in place where they can.
 
-use core::arch::aarch64::int8x16_t;
-use core::arch::asm;
+use core::arch::aarch64::{int32x4_t, vget_low_s8, vst1_s8, vst1q_s8, vst1q_s16};
 
 use super::dense;
-use super::rescale::Rescale;
-use super::windows::{Walk, interleaved};
+use super::pack::Pack;
+use super::rescale::{Rescale, scaled};
+use super::room::with_room;
+use super::strip::{Strip, Windows};
 use crate::conv::{Conv, row_len};
 use crate::element::Element;
 
-/// Output channels of a tile.
+/// Windows of a tile.
+pub(super) const ROWS: usize = 4;
+/// Channels of which constants are loaded at once.
 pub(super) const CHANNELS: usize = 8;
+/// Output channels of a block: 16, or eight at the end.
+const BLOCKS: [usize; 2] = [CHANNELS, 2 * CHANNELS];
+/// Vectors of sums of a position.
+const VECTORS: usize = 4;
 
-/// What a tile needs.
-pub(super) struct Run {
-    /// Fours of windows, each interleaved.
-    pub(super) windows: *const i8,
-    /// Rows of weights, one for each channel.
-    pub(super) weights: *const u8,
-    /// Bytes of a row.
-    pub(super) row: usize,
-    /// Channels, at least [`CHANNELS`].
-    pub(super) channels: usize,
-    pub(super) rescale: Rescale,
-    /// First channel of the first position.
-    pub(super) output: *mut i8,
+/// A block of channels.
+#[derive(Clone, Copy)]
+pub(super) struct Block {
+    /// As [`Pack`] writes them.
+    pub(super) weights: *const i8,
+    pub(super) bias: [int32x4_t; VECTORS],
+    multiplier: [int32x4_t; VECTORS],
+    shift: [int32x4_t; VECTORS],
+    rescale: Rescale,
+    /// Its first channel of the first position of the band.
+    output: *mut i8,
     /// Bytes from one position of the output to the next.
-    pub(super) pitch: usize,
+    pitch: usize,
     /// Whether outputs are Int16.
-    pub(super) wide: bool,
+    wide: bool,
 }
 
-impl Run {
-    /// First channels of the tiles: in the last one channels may count again.
+impl Block {
+    /// Rescales and stores the channels of the positions from one on.
+    ///
+    /// # Safety
+    /// The output has the positions, and `COUNT` times four channels: 8 or 16.
     #[inline]
     #[target_feature(enable = "neon")]
-    pub(super) fn tiles(&self) -> impl Iterator<Item = usize> + use<> {
-        let last = self.channels - CHANNELS;
-        (0..self.channels.div_ceil(CHANNELS)).map(move |tile| last.min(tile * CHANNELS))
+    pub(super) unsafe fn store<const COUNT: usize>(&self, position: usize, sums: [[int32x4_t; COUNT]; ROWS]) {
+        let &Self { multiplier, shift, rescale, pitch, wide, .. } = self;
+        let mut output = self.output.wrapping_add(position * pitch);
+        let halves = sums.map(|sums| {
+            let scaled = |vector: usize| scaled(sums[vector], multiplier[vector], shift[vector]);
+            let half = |first: usize| rescale.narrow(scaled(first), scaled(first + 1));
+            [half(0), half(COUNT - 2)]
+        });
+        if wide {
+            for [low, high] in halves {
+                // SAFETY: as the caller says; a vector may lie at any address.
+                unsafe {
+                    vst1q_s16(output.cast(), low);
+                    if COUNT == VECTORS {
+                        vst1q_s16(output.wrapping_add(16).cast(), high);
+                    }
+                }
+                output = output.wrapping_add(pitch);
+            }
+            return;
+        }
+        for [low, high] in halves {
+            let bytes = rescale.bytes(low, high);
+            // SAFETY: as above.
+            unsafe {
+                if COUNT == VECTORS {
+                    vst1q_s8(output, bytes);
+                } else {
+                    vst1_s8(output, vget_low_s8(bytes));
+                }
+            }
+            output = output.wrapping_add(pitch);
+        }
     }
 }
 
-/// The next 16 bytes of a row of weights. By itself the compiler has one pointer for all eight rows, and an addition for each.
+/// All tiles of a band.
 ///
 /// # Safety
-/// The bytes are there.
-#[inline]
-#[target_feature(enable = "neon")]
-pub(super) unsafe fn next(row: &mut *const i8) -> int8x16_t {
-    let bytes;
-    // SAFETY: reads 16 bytes, as the caller promises, and moves the pointer on.
-    unsafe {
-        asm!("ldr {0:q}, [{1}], #16", out(vreg) bytes, inout(reg) *row, options(readonly, nostack, preserves_flags));
-    }
-    bytes
+/// The CPU has the products; the block has weights for the windows' lines and room for their outputs; shifts are 33..=54.
+pub(super) type Tiles = unsafe fn(&Block, &Windows);
+
+/// What an instruction set has of its own.
+pub(super) struct Products {
+    /// Bytes of a line that an instruction takes.
+    pub(super) unit: usize,
+    pub(super) pack: Pack,
+    /// For blocks of eight channels and of 16.
+    pub(super) tiles: [Tiles; 2],
 }
 
-/// All channels for four or eight windows.
+/// Runs a checked convolution, if its shapes and its rescale are those that the tiles can do.
 ///
 /// # Safety
-/// The CPU has the tile's products; the pointers cover what the lengths say; shifts are 33..=54.
-pub(super) type Tile = unsafe fn(&Run);
-
-/// Runs a checked convolution, if its shapes and its rescale are those that the tiles can do. `UNIT` bytes of a window lie
-/// side by side when it is interleaved with others.
-///
-/// # Safety
-/// The CPU has the products of `tiles`, for four and for eight windows.
+/// The CPU has the products.
 #[target_feature(enable = "dotprod")]
-pub(super) unsafe fn conv<const UNIT: usize>(
-    tiles: [Tile; 2],
+pub(super) unsafe fn conv(
+    products: &Products,
     op: &Conv<'_>,
     input: &[i8],
     output: &mut [i8],
     scratch: &mut [i8],
 ) -> bool {
     let (outputs, groups) = (usize::from(op.output.channels), usize::from(op.groups));
-    let row = row_len(op.window.kernel, usize::from(op.input.channels) / groups);
+    let channels = usize::from(op.input.channels) / groups;
+    let row = row_len(op.window.kernel, channels);
     let (size, pitch) = (op.to.bytes(), op.output_bytes());
     let (positions, per_group) = (output.len() / pitch, outputs / groups);
-    if per_group < CHANNELS || !op.requant.is_short() || !row.is_multiple_of(UNIT) {
+    if per_group < BLOCKS[0] || !op.requant.is_short() {
         return false;
     }
-    if positions < 4 {
+    if positions < ROWS {
         // SAFETY: the rescale is short, and there are channels enough.
         return unsafe { dense::dense(op, input, output, scratch) };
     }
-    let Some((windows, plain)) = scratch.split_at_mut_checked(8 * row) else { return false };
-    let Some(plain) = plain.get_mut(..row) else { return false };
-    // The end of a row, behind the window, meets the zeros that pad the weights; gathering does not touch it.
-    plain.fill(0);
-    for group in 0..groups {
-        let walk = Walk::<UNIT>::new(op, group, input);
-        let first = group * per_group;
-        let Some(weights) = op.weights.get(first * row..(first + per_group) * row) else { return false };
-        let mut done = 0;
-        while done < positions {
-            let count = if positions - done > 4 && positions >= 8 { 8 } else { 4 };
-            // The last ones again rather than a tile of less: the same inputs give the same outputs.
-            let start = done.min(positions - count);
-            done = start + count;
-            let lanes = interleaved(UNIT);
-            for (next, place) in windows.chunks_exact_mut(lanes * row).take(count / lanes).enumerate() {
-                walk.write(start + next * lanes, place, plain);
+    let strip = Strip::new(op, products.unit);
+    let packed = BLOCKS[1] * strip.depth();
+    let lines = [op.window.kernel[0].into(), usize::from(op.window.kernel[1]) * channels];
+    let rescale = Rescale::new(op, 0);
+    with_room(packed + strip.need(), |room| {
+        let copy = room.wrapping_add(packed);
+        for group in 0..groups {
+            for top in strip.bands() {
+                // SAFETY: there is room for a band behind the weights.
+                let windows = unsafe { strip.windows(input, group * channels, top, copy) };
+                let start = top * usize::from(op.output.width);
+                let Some(output) = output.get_mut(start * pitch..(start + windows.count) * pitch) else { return };
+                for (first, wide) in blocks(per_group) {
+                    let (first, len) = (group * per_group + first, BLOCKS[usize::from(wide)]);
+                    let Some(rows) = op.weights.get(first * row..(first + len) * row) else { return };
+                    // SAFETY: there are eight channels from each of them on.
+                    let [low, high] = [first, first + len - CHANNELS].map(|first| unsafe { rescale.constants(first) });
+                    let four = |[a, b]: [_; 2], [c, d]: [_; 2]| [a, b, c, d];
+                    let block = Block {
+                        weights: room,
+                        bias: four(low.bias, high.bias),
+                        multiplier: four(low.multiplier, high.multiplier),
+                        shift: four(low.shift, high.shift),
+                        rescale,
+                        output: output.as_mut_ptr().wrapping_add(first * size),
+                        pitch,
+                        wide: op.to == Element::Int16,
+                    };
+                    // SAFETY: there is room for the rows of a block, and a row for each channel; the output has the positions
+                    // of the windows; shifts were checked above.
+                    unsafe {
+                        (products.pack)(rows, row, lines, room);
+                        products.tiles[usize::from(wide)](&block, &windows);
+                    }
+                }
             }
-            let Some(output) = output.get_mut(start * pitch + first * size..done * pitch) else { return false };
-            let run = Run {
-                windows: windows.as_ptr(),
-                weights: weights.as_ptr(),
-                row,
-                channels: per_group,
-                rescale: Rescale::new(op, first),
-                output: output.as_mut_ptr(),
-                pitch,
-                wide: op.to == Element::Int16,
-            };
-            // SAFETY: `count` windows were written, and there is a row of weights and an entry of the tables for each channel;
-            // `output` has `count` positions, `pitch` apart; the shifts were checked above.
-            unsafe { tiles[count / 8](&run) };
         }
-    }
-    true
+    })
+}
+
+/// First channels of blocks, and whether they have 16 of them or eight; in the last one channels may count again.
+fn blocks(channels: usize) -> impl Iterator<Item = (usize, bool)> {
+    let whole = channels / BLOCKS[1];
+    let rest = channels % BLOCKS[1];
+    let wide = rest > BLOCKS[0] && whole > 0;
+    let last = (rest > 0).then(|| (channels - BLOCKS[usize::from(wide)].min(channels), wide));
+    // Of nine to 15 channels twice eight.
+    let first = (rest > BLOCKS[0] && whole == 0).then_some((0, false));
+    (0..whole).map(|block| (block * BLOCKS[1], true)).chain(first).chain(last)
 }

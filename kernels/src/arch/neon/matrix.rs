@@ -1,136 +1,178 @@
 //! Tiles by SMMLA: two windows times two rows of weights, eight places each, 32 products an instruction.
-//!
-//! 16 bytes of eight rows of weights and of eight windows are 12 to 16 loads, eight ZIP that bring two rows of weights
-//! together, and 32 SMMLA, 1024 products.
 
 use core::arch::aarch64::{
-    int8x16_t, int32x4_t, vcombine_s8, vdupq_laneq_s64, vdupq_n_s8, vld1_s8, vld1q_s8, vreinterpretq_s8_s16,
-    vreinterpretq_s8_s64, vreinterpretq_s16_s8, vreinterpretq_s16_s32, vreinterpretq_s32_s16, vreinterpretq_s32_s64,
-    vreinterpretq_s64_s8, vreinterpretq_s64_s32, vst1q_lane_s64, vst1q_s16, vuzp1q_s16, vuzp1q_s32, vuzp2q_s16,
-    vuzp2q_s32, vzip1q_s64, vzip2q_s64,
+    int32x4_t, vdupq_n_s32, vreinterpretq_s32_s64, vreinterpretq_s64_s32, vzip1q_s64, vzip2q_s64,
 };
 use core::arch::asm;
 
-use super::conv::{CHANNELS, Run, next};
-use super::rescale::{Constants, scaled};
+use super::conv::{Block, ROWS};
+use super::strip::Windows;
 
-/// `sums` as rows of two: window and channel, `[w0·c0, w0·c1, w1·c0, w1·c1]`.
-#[inline]
-#[target_feature(enable = "neon,i8mm")]
-fn smmla(mut sums: int32x4_t, windows: int8x16_t, weights: int8x16_t) -> int32x4_t {
-    // SAFETY: the instruction changes nothing but its first operand; the feature is enabled here.
-    unsafe {
-        asm!("smmla {0:v}.4s, {1:v}.16b, {2:v}.16b", inout(vreg) sums, in(vreg) windows, in(vreg) weights,
-            options(pure, nomem, nostack, preserves_flags));
-    }
-    sums
+/// Adds the products of eight bytes of two windows with those of two channels: sums are rows of two, window and channel,
+/// `[w0·c0, w0·c1, w1·c0, w1·c1]`.
+macro_rules! smmla {
+    ($sums:literal, $windows:literal, $weights:literal) => {
+        concat!("smmla v", $sums, ".4s, v", $windows, ".16b, v", $weights, ".16b\n")
+    };
 }
 
-/// Pairs of channels.
-const PAIRS: usize = CHANNELS / 2;
-
-/// See [`super::conv::Tile`]: two or four pairs of windows.
-#[target_feature(enable = "neon,i8mm")]
-pub(super) unsafe fn tile<const WINDOWS: usize>(run: &Run) {
-    for channel in run.tiles() {
-        // SAFETY: eight channels from each first one of a tile on.
-        let constants = unsafe { run.rescale.constants(channel) };
-        let weights = run.weights.wrapping_add(channel * run.row).cast::<i8>();
-        let mut rows: [_; CHANNELS] = core::array::from_fn(|number| weights.wrapping_add(number * run.row));
-        let window = |pair: usize, at: usize| run.windows.wrapping_add(2 * (pair * run.row + at));
-        let mut sums = [each(constants.bias); WINDOWS];
-        let mut at = 0;
-        while at + 16 <= run.row {
-            let mut weights = [[vdupq_n_s8(0); 2]; PAIRS];
-            for ([even, odd], weights) in rows.as_chunks_mut().0.iter_mut().zip(&mut weights) {
-                // SAFETY: 16 bytes of two rows.
-                let (even, odd) = unsafe { (next(even), next(odd)) };
-                let (even, odd) = (vreinterpretq_s64_s8(even), vreinterpretq_s64_s8(odd));
-                *weights = [vreinterpretq_s8_s64(vzip1q_s64(even, odd)), vreinterpretq_s8_s64(vzip2q_s64(even, odd))];
-            }
-            for (pair, sums) in sums.iter_mut().enumerate() {
-                // SAFETY: 16 bytes of two windows, interleaved, are 32.
-                let windows = unsafe { [vld1q_s8(window(pair, at)), vld1q_s8(window(pair, at + 8))] };
-                for (sum, weights) in sums.iter_mut().zip(weights) {
-                    *sum = smmla(smmla(*sum, windows[0], weights[0]), windows[1], weights[1]);
-                }
-            }
-            at += 16;
-        }
-        if at < run.row {
-            let mut weights = [vdupq_n_s8(0); PAIRS];
-            for ([even, odd], weights) in rows.as_chunks().0.iter().zip(&mut weights) {
-                // SAFETY: rows are multiples of eight bytes.
-                *weights = unsafe { vcombine_s8(vld1_s8(*even), vld1_s8(*odd)) };
-            }
-            for (pair, sums) in sums.iter_mut().enumerate() {
-                // SAFETY: eight bytes of two windows.
-                let windows = unsafe { vld1q_s8(window(pair, at)) };
-                for (sum, weights) in sums.iter_mut().zip(weights) {
-                    *sum = smmla(*sum, windows, weights);
-                }
-            }
-        }
-        // SAFETY: the output has the positions of the windows, and eight channels from this one on.
-        unsafe { store(run, &constants, channel, &sums) };
-    }
+/// Adds the products of eight bytes of four windows with the next vectors of weights, for 16 or eight channels.
+macro_rules! eight {
+    (16, $two:literal $other:literal) => {
+        concat!(
+            "ld1 {{v8.16b, v9.16b, v10.16b, v11.16b}}, [{weights}], #64\n",
+            "ld1 {{v12.16b, v13.16b, v14.16b, v15.16b}}, [{weights}], #64\n",
+            smmla!(16, $two, 8),
+            smmla!(17, $two, 9),
+            smmla!(18, $two, 10),
+            smmla!(19, $two, 11),
+            smmla!(20, $two, 12),
+            smmla!(21, $two, 13),
+            smmla!(22, $two, 14),
+            smmla!(23, $two, 15),
+            smmla!(24, $other, 8),
+            smmla!(25, $other, 9),
+            smmla!(26, $other, 10),
+            smmla!(27, $other, 11),
+            smmla!(28, $other, 12),
+            smmla!(29, $other, 13),
+            smmla!(30, $other, 14),
+            smmla!(31, $other, 15),
+        )
+    };
+    (8, $two:literal $other:literal) => {
+        concat!(
+            "ld1 {{v8.16b, v9.16b, v10.16b, v11.16b}}, [{weights}], #64\n",
+            smmla!(16, $two, 8),
+            smmla!(17, $two, 9),
+            smmla!(18, $two, 10),
+            smmla!(19, $two, 11),
+            smmla!(24, $other, 8),
+            smmla!(25, $other, 9),
+            smmla!(26, $other, 10),
+            smmla!(27, $other, 11),
+        )
+    };
 }
 
-/// The values of two channels, twice.
-#[inline]
-#[target_feature(enable = "neon")]
-fn each([low, high]: [int32x4_t; 2]) -> [int32x4_t; PAIRS] {
-    let (low, high) = (vreinterpretq_s64_s32(low), vreinterpretq_s64_s32(high));
-    [vdupq_laneq_s64::<0>(low), vdupq_laneq_s64::<1>(low), vdupq_laneq_s64::<0>(high), vdupq_laneq_s64::<1>(high)]
-        .map(|pair| vreinterpretq_s32_s64(pair))
+/// Adds the products of all lines of four windows. 16 bytes of the windows by 16 channels are eight loads, four ZIP that bring
+/// two windows together, and 32 SMMLA.
+macro_rules! windows {
+    ($channels:tt) => {
+        concat!(
+            "2:\n",
+            "lsr {count}, {line}, #4\n",
+            "cbz {count}, 4f\n",
+            "3:\n",
+            "ldr q0, [{a}], #16\n", "ldr q1, [{b}], #16\n", "ldr q2, [{c}], #16\n", "ldr q3, [{d}], #16\n",
+            "zip1 v4.2d, v0.2d, v1.2d\n", "zip1 v5.2d, v2.2d, v3.2d\n",
+            "zip2 v6.2d, v0.2d, v1.2d\n", "zip2 v7.2d, v2.2d, v3.2d\n",
+            eight!($channels, 4 5), eight!($channels, 6 7),
+            "subs {count}, {count}, #1\n",
+            "b.ne 3b\n",
+            "4:\n",
+            "tbz {line}, #3, 5f\n",
+            "ldr d0, [{a}], #8\n", "ldr d1, [{b}], #8\n", "ldr d2, [{c}], #8\n", "ldr d3, [{d}], #8\n",
+            "zip1 v4.2d, v0.2d, v1.2d\n", "zip1 v5.2d, v2.2d, v3.2d\n",
+            eight!($channels, 4 5),
+            "5:\n",
+            "add {a}, {a}, {skip}\n", "add {b}, {b}, {skip}\n", "add {c}, {c}, {skip}\n", "add {d}, {d}, {skip}\n",
+            "subs {lines}, {lines}, #1\n",
+            "b.ne 2b\n",
+        )
+    };
 }
 
-/// Rescales, brings the channels of a position together, and stores.
+/// See [`super::conv::Tiles`]: 16 channels by four windows.
 ///
 /// # Safety
-/// The output has two positions for each entry of `sums`, and eight channels from `channel` on.
-#[inline]
+/// See there.
 #[target_feature(enable = "neon,i8mm")]
-unsafe fn store<const WINDOWS: usize>(
-    run: &Run,
-    constants: &Constants,
-    channel: usize,
-    sums: &[[int32x4_t; PAIRS]; WINDOWS],
-) {
-    let (multiplier, shift) = (each(constants.multiplier), each(constants.shift));
-    let output = |position: usize| run.output.wrapping_add(position * run.pitch);
-    // Two channels of one position, of the other, the next two of the one: of four channels, and of the other four.
-    let halves = |window: usize| {
-        let sums = &sums[window];
-        let scaled = |pair: usize| scaled(sums[pair], multiplier[pair], shift[pair]);
-        [run.rescale.narrow(scaled(0), scaled(1)), run.rescale.narrow(scaled(2), scaled(3))]
-    };
-    if run.wide {
-        for window in 0..WINDOWS {
-            let [low, high] = halves(window).map(|half| vreinterpretq_s32_s16(half));
-            let positions = [vuzp1q_s32(low, high), vuzp2q_s32(low, high)];
-            for (index, values) in positions.into_iter().enumerate() {
-                let place = output(2 * window + index).wrapping_add(2 * channel);
-                // SAFETY: eight values of 16 bits of a position; a vector may lie at any address.
-                unsafe { vst1q_s16(place.cast(), vreinterpretq_s16_s32(values)) };
-            }
+pub(super) unsafe fn tiles(block: &Block, windows: &Windows) {
+    // What is stored may be anywhere, for all that the compiler knows.
+    let (block, windows) = (*block, *windows);
+    let bias = block.bias.map(|bias| halves([bias; 2]));
+    let mut tiles = windows.tiles();
+    while let Some((position, [a, b, c, d])) = tiles.next() {
+        let mut sums = [[[vdupq_n_s32(0); 2]; 4]; ROWS / 2];
+        let [[[a0, a1], [a2, a3], [a4, a5], [a6, a7]], [[b0, b1], [b2, b3], [b4, b5], [b6, b7]]] = &mut sums;
+        // SAFETY: reads the biases, all lines of the windows, which are there, and the weights for them.
+        unsafe {
+            asm!(
+                "ld1 {{v16.4s, v17.4s, v18.4s, v19.4s}}, [{bias}], #64",
+                "ld1 {{v20.4s, v21.4s, v22.4s, v23.4s}}, [{bias}]",
+                "ld1 {{v28.4s, v29.4s, v30.4s, v31.4s}}, [{bias}]",
+                "sub {bias}, {bias}, #64",
+                "ld1 {{v24.4s, v25.4s, v26.4s, v27.4s}}, [{bias}]",
+                windows!(16),
+                bias = inout(reg) bias.as_ptr() => _, weights = inout(reg) block.weights => _,
+                a = inout(reg) a => _, b = inout(reg) b => _, c = inout(reg) c => _, d = inout(reg) d => _,
+                lines = inout(reg) windows.lines => _, line = in(reg) windows.line, count = out(reg) _,
+                skip = in(reg) windows.pitch.wrapping_sub(windows.line),
+                out("v0") _, out("v1") _, out("v2") _, out("v3") _, out("v4") _, out("v5") _, out("v6") _, out("v7") _,
+                out("v8") _, out("v9") _, out("v10") _, out("v11") _,
+                out("v12") _, out("v13") _, out("v14") _, out("v15") _,
+                out("v16") *a0, out("v17") *a1, out("v18") *a2, out("v19") *a3,
+                out("v20") *a4, out("v21") *a5, out("v22") *a6, out("v23") *a7,
+                out("v24") *b0, out("v25") *b1, out("v26") *b2, out("v27") *b3,
+                out("v28") *b4, out("v29") *b5, out("v30") *b6, out("v31") *b7,
+                options(readonly, nostack),
+            );
         }
-        return;
+        // SAFETY: the output has the positions of the windows.
+        unsafe { block.store(position, by_position(sums)) };
     }
-    for two in (0..WINDOWS).step_by(2) {
-        let bytes = |window: usize| {
-            let [low, high] = halves(window);
-            vreinterpretq_s16_s8(run.rescale.bytes(low, high))
-        };
-        let (first, second) = (bytes(two), bytes(two + 1));
-        let positions = [vuzp1q_s16(first, second), vuzp2q_s16(first, second)];
-        for (index, both) in positions.into_iter().enumerate() {
-            let both = vreinterpretq_s64_s8(vreinterpretq_s8_s16(both));
-            // SAFETY: eight bytes of both positions.
-            unsafe {
-                vst1q_lane_s64::<0>(output(2 * two + index).wrapping_add(channel).cast(), both);
-                vst1q_lane_s64::<1>(output(2 * two + 2 + index).wrapping_add(channel).cast(), both);
-            }
+}
+
+/// As [`tiles`], for eight channels.
+///
+/// # Safety
+/// See there.
+#[target_feature(enable = "neon,i8mm")]
+pub(super) unsafe fn narrow_tiles(block: &Block, windows: &Windows) {
+    let (block, windows) = (*block, *windows);
+    let bias = block.bias.map(|bias| halves([bias; 2]));
+    let mut tiles = windows.tiles();
+    while let Some((position, [a, b, c, d])) = tiles.next() {
+        let mut sums = [[[vdupq_n_s32(0); 2]; 2]; ROWS / 2];
+        let [[[a0, a1], [a2, a3]], [[b0, b1], [b2, b3]]] = &mut sums;
+        // SAFETY: as above.
+        unsafe {
+            asm!(
+                "ld1 {{v16.4s, v17.4s, v18.4s, v19.4s}}, [{bias}]",
+                "ld1 {{v24.4s, v25.4s, v26.4s, v27.4s}}, [{bias}]",
+                windows!(8),
+                bias = in(reg) bias.as_ptr(), weights = inout(reg) block.weights => _,
+                a = inout(reg) a => _, b = inout(reg) b => _, c = inout(reg) c => _, d = inout(reg) d => _,
+                lines = inout(reg) windows.lines => _, line = in(reg) windows.line, count = out(reg) _,
+                skip = in(reg) windows.pitch.wrapping_sub(windows.line),
+                out("v0") _, out("v1") _, out("v2") _, out("v3") _, out("v4") _, out("v5") _, out("v6") _, out("v7") _,
+                out("v8") _, out("v9") _, out("v10") _, out("v11") _,
+                out("v16") *a0, out("v17") *a1, out("v18") *a2, out("v19") *a3,
+                out("v24") *b0, out("v25") *b1, out("v26") *b2, out("v27") *b3,
+                options(readonly, nostack),
+            );
         }
+        // SAFETY: the output has the positions of the windows.
+        unsafe { block.store(position, by_position(sums)) };
     }
+}
+
+/// Sums of pairs of channels of two windows to sums of fours of channels of each.
+#[inline]
+#[target_feature(enable = "neon")]
+fn by_position<const COUNT: usize>(sums: [[[int32x4_t; 2]; COUNT]; ROWS / 2]) -> [[int32x4_t; COUNT]; ROWS] {
+    let [[a, b], [c, d]] = sums.map(|sums| {
+        let positions = sums.map(|both| halves(both));
+        [positions.map(|[first, _]| first), positions.map(|[_, second]| second)]
+    });
+    [a, b, c, d]
+}
+
+/// The first halves of two vectors, and the second ones.
+#[inline]
+#[target_feature(enable = "neon")]
+fn halves(both: [int32x4_t; 2]) -> [int32x4_t; 2] {
+    let [a, b] = both.map(|vector| vreinterpretq_s64_s32(vector));
+    [vreinterpretq_s32_s64(vzip1q_s64(a, b)), vreinterpretq_s32_s64(vzip2q_s64(a, b))]
 }

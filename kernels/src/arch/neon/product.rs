@@ -1,18 +1,12 @@
-//! Sums of products by SDOT: a tile of windows, and dot products of rows.
-//!
-//! A tile has sums of four windows in a vector, so nothing is added up across a vector. 16 bytes of eight rows of weights and
-//! of eight windows are 12 to 16 loads for 64 SDOT, 1024 products.
+//! Sums of products by SDOT: tiles of windows, and dot products of rows.
 
 use core::arch::aarch64::{
-    int8x16_t, int16x8_t, int32x4_t, vaddvq_s32, vdupq_laneq_s32, vdupq_n_s8, vdupq_n_s16, vdupq_n_s32, vld1q_dup_s32,
-    vld1q_lane_s32, vld1q_s8, vpaddq_s32, vreinterpretq_s8_s32, vreinterpretq_s16_s64, vreinterpretq_s32_s8,
-    vreinterpretq_s64_s8, vreinterpretq_s64_s16, vst1q_lane_s64, vst1q_s16, vzip1q_s8, vzip1q_s16, vzip1q_s32,
-    vzip1q_s64, vzip2q_s8, vzip2q_s16, vzip2q_s32, vzip2q_s64,
+    int8x16_t, int32x4_t, vaddvq_s32, vdupq_n_s32, vld1q_lane_s32, vld1q_s8, vpaddq_s32, vreinterpretq_s8_s32,
 };
 use core::arch::asm;
 
-use super::conv::{CHANNELS, Run, next};
-use super::rescale::{Constants, Rescale, scaled};
+use super::conv::{Block, ROWS};
+use super::strip::Windows;
 use crate::arch::unsigned;
 
 /// Adds the products of bytes, four neighbours to each sum.
@@ -27,163 +21,188 @@ pub(super) fn sdot(mut sums: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t
     sums
 }
 
-/// As [`sdot`], with the same four bytes of `b` for all sums.
-#[inline]
-#[target_feature(enable = "dotprod")]
-fn sdot_lane<const LANE: u32>(mut sums: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
-    // SAFETY: as above.
-    unsafe {
-        asm!("sdot {0:v}.4s, {1:v}.16b, {2:v}.4b[{lane}]", inout(vreg) sums, in(vreg) a, in(vreg) b, lane = const LANE,
-            options(pure, nomem, nostack, preserves_flags));
-    }
-    sums
+/// Adds the products of a word of one window with a vector of weights.
+macro_rules! sdot {
+    ($sums:literal, $weights:literal, $window:literal, $lane:literal) => {
+        concat!("sdot v", $sums, ".4s, v", $weights, ".16b, v", $window, ".4b[", $lane, "]\n")
+    };
 }
 
-/// Sums of four windows in each vector: for each four of windows, of each channel.
-type Sums<const FOURS: usize> = [[int32x4_t; CHANNELS]; FOURS];
-
-/// See [`super::conv::Tile`].
-#[target_feature(enable = "dotprod")]
-pub(super) unsafe fn tile<const FOURS: usize>(run: &Run) {
-    for channel in run.tiles() {
-        // SAFETY: eight channels from each first one of a tile on.
-        let constants = unsafe { run.rescale.constants(channel) };
-        let weights = run.weights.wrapping_add(channel * run.row).cast::<i8>();
-        let mut rows: [_; CHANNELS] = core::array::from_fn(|number| weights.wrapping_add(number * run.row));
-        let window = |four: usize, at: usize| run.windows.wrapping_add(4 * (four * run.row + at));
-        let mut sums: Sums<FOURS> = [each(constants.bias); FOURS];
-        let mut at = 0;
-        while at + 16 <= run.row {
-            let mut weights = [vdupq_n_s8(0); CHANNELS];
-            for (row, weights) in rows.iter_mut().zip(&mut weights) {
-                // SAFETY: 16 bytes of a row.
-                *weights = unsafe { next(row) };
-            }
-            // SAFETY: 16 bytes of four windows, interleaved, are 64.
-            unsafe {
-                multiply::<FOURS, 0>(&mut sums, |four| vld1q_s8(window(four, at)), &weights);
-                multiply::<FOURS, 1>(&mut sums, |four| vld1q_s8(window(four, at + 4)), &weights);
-                multiply::<FOURS, 2>(&mut sums, |four| vld1q_s8(window(four, at + 8)), &weights);
-                multiply::<FOURS, 3>(&mut sums, |four| vld1q_s8(window(four, at + 12)), &weights);
-            }
-            at += 16;
-        }
-        while at < run.row {
-            let mut weights = [vdupq_n_s8(0); CHANNELS];
-            for (row, weights) in rows.iter_mut().zip(&mut weights) {
-                // SAFETY: rows are whole words.
-                *weights = vreinterpretq_s8_s32(unsafe { vld1q_dup_s32(row.cast()) });
-                *row = row.wrapping_add(4);
-            }
-            // SAFETY: a word of four windows, interleaved, is 16 bytes.
-            unsafe { multiply::<FOURS, 0>(&mut sums, |four| vld1q_s8(window(four, at)), &weights) };
-            at += 4;
-        }
-        // SAFETY: the output has four positions for each of `FOURS`, and eight channels from this one on.
-        unsafe { store(run, &constants, channel, &sums) };
-    }
+/// Adds the products of a word of four windows with the next vectors of weights, for 16 or eight channels.
+macro_rules! word {
+    (16, $a:literal $b:literal $c:literal $d:literal, $lane:literal) => {
+        concat!(
+            "ld1 {{v8.16b, v9.16b, v10.16b, v11.16b}}, [{weights}], #64\n",
+            sdot!(16, 8, $a, $lane),
+            sdot!(17, 9, $a, $lane),
+            sdot!(18, 10, $a, $lane),
+            sdot!(19, 11, $a, $lane),
+            sdot!(20, 8, $b, $lane),
+            sdot!(21, 9, $b, $lane),
+            sdot!(22, 10, $b, $lane),
+            sdot!(23, 11, $b, $lane),
+            sdot!(24, 8, $c, $lane),
+            sdot!(25, 9, $c, $lane),
+            sdot!(26, 10, $c, $lane),
+            sdot!(27, 11, $c, $lane),
+            sdot!(28, 8, $d, $lane),
+            sdot!(29, 9, $d, $lane),
+            sdot!(30, 10, $d, $lane),
+            sdot!(31, 11, $d, $lane),
+        )
+    };
+    (8, $a:literal $b:literal $c:literal $d:literal, $lane:literal) => {
+        concat!(
+            "ld1 {{v8.16b, v9.16b}}, [{weights}], #32\n",
+            sdot!(16, 8, $a, $lane),
+            sdot!(17, 9, $a, $lane),
+            sdot!(20, 8, $b, $lane),
+            sdot!(21, 9, $b, $lane),
+            sdot!(24, 8, $c, $lane),
+            sdot!(25, 9, $c, $lane),
+            sdot!(28, 8, $d, $lane),
+            sdot!(29, 9, $d, $lane),
+        )
+    };
 }
 
-#[inline]
-#[target_feature(enable = "dotprod")]
-fn multiply<const FOURS: usize, const LANE: u32>(
-    sums: &mut Sums<FOURS>,
-    windows: impl Fn(usize) -> int8x16_t,
-    weights: &[int8x16_t; CHANNELS],
-) {
-    for (four, sums) in sums.iter_mut().enumerate() {
-        let windows = windows(four);
-        for (sum, &weights) in sums.iter_mut().zip(weights) {
-            *sum = sdot_lane::<LANE>(*sum, windows, weights);
-        }
-    }
+/// Adds the products of all lines of four windows. 32 bytes of the windows by 16 channels are twelve loads and 128 SDOT.
+macro_rules! windows {
+    ($channels:tt) => {
+        concat!(
+            "2:\n",
+            "lsr {count}, {line}, #5\n",
+            "cbz {count}, 4f\n",
+            "3:\n",
+            "ld1 {{v0.16b, v1.16b}}, [{a}], #32\n",
+            "ld1 {{v2.16b, v3.16b}}, [{b}], #32\n",
+            "ld1 {{v4.16b, v5.16b}}, [{c}], #32\n",
+            "ld1 {{v6.16b, v7.16b}}, [{d}], #32\n",
+            word!($channels, 0 2 4 6, 0), word!($channels, 0 2 4 6, 1),
+            word!($channels, 0 2 4 6, 2), word!($channels, 0 2 4 6, 3),
+            word!($channels, 1 3 5 7, 0), word!($channels, 1 3 5 7, 1),
+            word!($channels, 1 3 5 7, 2), word!($channels, 1 3 5 7, 3),
+            "subs {count}, {count}, #1\n",
+            "b.ne 3b\n",
+            // What a line has beside that.
+            "4:\n",
+            "tbz {line}, #4, 5f\n",
+            "ldr q0, [{a}], #16\n", "ldr q1, [{b}], #16\n", "ldr q2, [{c}], #16\n", "ldr q3, [{d}], #16\n",
+            word!($channels, 0 1 2 3, 0), word!($channels, 0 1 2 3, 1),
+            word!($channels, 0 1 2 3, 2), word!($channels, 0 1 2 3, 3),
+            "5:\n",
+            "tbz {line}, #3, 6f\n",
+            "ldr d0, [{a}], #8\n", "ldr d1, [{b}], #8\n", "ldr d2, [{c}], #8\n", "ldr d3, [{d}], #8\n",
+            word!($channels, 0 1 2 3, 0), word!($channels, 0 1 2 3, 1),
+            "6:\n",
+            "tbz {line}, #2, 7f\n",
+            "ldr s0, [{a}], #4\n", "ldr s1, [{b}], #4\n", "ldr s2, [{c}], #4\n", "ldr s3, [{d}], #4\n",
+            word!($channels, 0 1 2 3, 0),
+            "7:\n",
+            "add {a}, {a}, {skip}\n", "add {b}, {b}, {skip}\n", "add {c}, {c}, {skip}\n", "add {d}, {d}, {skip}\n",
+            "subs {lines}, {lines}, #1\n",
+            "b.ne 2b\n",
+        )
+    };
 }
 
-/// A vector of the same value for each of eight channels.
-#[inline]
-#[target_feature(enable = "neon")]
-fn each([low, high]: [int32x4_t; 2]) -> [int32x4_t; CHANNELS] {
-    [
-        vdupq_laneq_s32::<0>(low),
-        vdupq_laneq_s32::<1>(low),
-        vdupq_laneq_s32::<2>(low),
-        vdupq_laneq_s32::<3>(low),
-        vdupq_laneq_s32::<0>(high),
-        vdupq_laneq_s32::<1>(high),
-        vdupq_laneq_s32::<2>(high),
-        vdupq_laneq_s32::<3>(high),
-    ]
-}
-
-/// Rescales, turns channels of positions to positions of channels, and stores.
+/// See [`super::conv::Tiles`]: 16 channels by four windows.
 ///
 /// # Safety
-/// The output has the positions of `sums`, and eight channels from `channel` on.
-#[inline]
+/// See there.
 #[target_feature(enable = "dotprod")]
-unsafe fn store<const FOURS: usize>(run: &Run, constants: &Constants, channel: usize, sums: &Sums<FOURS>) {
-    let (multiplier, shift) = (each(constants.multiplier), each(constants.shift));
-    let mut halves = [vdupq_n_s16(0); CHANNELS];
-    for (index, half) in halves.iter_mut().enumerate() {
-        let scaled = |four: usize| scaled(sums[four][index], multiplier[index], shift[index]);
-        // Of one four, twice: the second is not stored.
-        *half = run.rescale.narrow(scaled(0), scaled(FOURS - 1));
-    }
-    let output = |position: usize| run.output.wrapping_add(position * run.pitch);
-    if run.wide {
-        for (position, values) in transposed(halves).into_iter().enumerate().take(4 * FOURS) {
-            // SAFETY: eight values of 16 bits of a position; a vector may lie at any address.
-            unsafe { vst1q_s16(output(position).wrapping_add(2 * channel).cast(), values) };
-        }
-        return;
-    }
-    for (pair, both) in pairs(&run.rescale, &halves).into_iter().enumerate().take(2 * FOURS) {
-        let both = vreinterpretq_s64_s8(both);
-        // SAFETY: eight bytes of both positions.
+pub(super) unsafe fn tiles(block: &Block, windows: &Windows) {
+    // What is stored may be anywhere, for all that the compiler knows.
+    let (block, windows) = (*block, *windows);
+    let mut tiles = windows.tiles();
+    while let Some((position, [a, b, c, d])) = tiles.next() {
+        let mut sums = [[vdupq_n_s32(0); 4]; ROWS];
+        let [[a0, a1, a2, a3], [b0, b1, b2, b3], [c0, c1, c2, c3], [d0, d1, d2, d3]] = &mut sums;
+        // SAFETY: reads four biases for each vector, all lines of the windows, which are there, and the weights for them.
         unsafe {
-            vst1q_lane_s64::<0>(output(2 * pair).wrapping_add(channel).cast(), both);
-            vst1q_lane_s64::<1>(output(2 * pair + 1).wrapping_add(channel).cast(), both);
+            asm!(
+                "ld1 {{v16.4s, v17.4s, v18.4s, v19.4s}}, [{bias}]",
+                "ld1 {{v20.4s, v21.4s, v22.4s, v23.4s}}, [{bias}]",
+                "ld1 {{v24.4s, v25.4s, v26.4s, v27.4s}}, [{bias}]",
+                "ld1 {{v28.4s, v29.4s, v30.4s, v31.4s}}, [{bias}]",
+                windows!(16),
+                bias = in(reg) block.bias.as_ptr(), weights = inout(reg) block.weights => _,
+                a = inout(reg) a => _, b = inout(reg) b => _, c = inout(reg) c => _, d = inout(reg) d => _,
+                lines = inout(reg) windows.lines => _, line = in(reg) windows.line, count = out(reg) _,
+                skip = in(reg) windows.pitch.wrapping_sub(windows.line),
+                out("v0") _, out("v1") _, out("v2") _, out("v3") _, out("v4") _, out("v5") _, out("v6") _, out("v7") _,
+                out("v8") _, out("v9") _, out("v10") _, out("v11") _,
+                out("v16") *a0, out("v17") *a1, out("v18") *a2, out("v19") *a3,
+                out("v20") *b0, out("v21") *b1, out("v22") *b2, out("v23") *b3,
+                out("v24") *c0, out("v25") *c1, out("v26") *c2, out("v27") *c3,
+                out("v28") *d0, out("v29") *d1, out("v30") *d2, out("v31") *d3,
+                options(readonly, nostack),
+            );
         }
+        // SAFETY: the output has the positions of the windows.
+        unsafe { block.store(position, sums) };
     }
 }
 
-/// Eight channels of eight positions to eight bytes of each position, two positions in a vector.
-#[inline]
-#[target_feature(enable = "neon")]
-fn pairs(rescale: &Rescale, halves: &[int16x8_t; 8]) -> [int8x16_t; 4] {
-    let two = |channel: usize| rescale.bytes(halves[channel], halves[channel + 4]);
-    let (a, b, c, d) = (two(0), two(1), two(2), two(3));
-    let (even, odd) = ((vzip1q_s8(a, c), vzip2q_s8(a, c)), (vzip1q_s8(b, d), vzip2q_s8(b, d)));
-    let words = |even, odd| {
-        let (low, high) = (vzip1q_s8(even, odd), vzip2q_s8(even, odd));
-        (vreinterpretq_s32_s8(low), vreinterpretq_s32_s8(high))
-    };
-    let (first, last) = (words(even.0, odd.0), words(even.1, odd.1));
-    [
-        vreinterpretq_s8_s32(vzip1q_s32(first.0, last.0)),
-        vreinterpretq_s8_s32(vzip2q_s32(first.0, last.0)),
-        vreinterpretq_s8_s32(vzip1q_s32(first.1, last.1)),
-        vreinterpretq_s8_s32(vzip2q_s32(first.1, last.1)),
-    ]
+/// As [`tiles`], for eight channels.
+///
+/// # Safety
+/// See there.
+#[target_feature(enable = "dotprod")]
+pub(super) unsafe fn narrow_tiles(block: &Block, windows: &Windows) {
+    let (block, windows) = (*block, *windows);
+    let mut tiles = windows.tiles();
+    while let Some((position, [a, b, c, d])) = tiles.next() {
+        let mut sums = [[vdupq_n_s32(0); 2]; ROWS];
+        let [[a0, a1], [b0, b1], [c0, c1], [d0, d1]] = &mut sums;
+        // SAFETY: as above.
+        unsafe {
+            asm!(
+                "ld1 {{v16.4s, v17.4s}}, [{bias}]",
+                "ld1 {{v20.4s, v21.4s}}, [{bias}]",
+                "ld1 {{v24.4s, v25.4s}}, [{bias}]",
+                "ld1 {{v28.4s, v29.4s}}, [{bias}]",
+                windows!(8),
+                bias = in(reg) block.bias.as_ptr(), weights = inout(reg) block.weights => _,
+                a = inout(reg) a => _, b = inout(reg) b => _, c = inout(reg) c => _, d = inout(reg) d => _,
+                lines = inout(reg) windows.lines => _, line = in(reg) windows.line, count = out(reg) _,
+                skip = in(reg) windows.pitch.wrapping_sub(windows.line),
+                out("v0") _, out("v1") _, out("v2") _, out("v3") _, out("v4") _, out("v5") _, out("v6") _, out("v7") _,
+                out("v8") _, out("v9") _,
+                out("v16") *a0, out("v17") *a1, out("v20") *b0, out("v21") *b1,
+                out("v24") *c0, out("v25") *c1, out("v28") *d0, out("v29") *d1,
+                options(readonly, nostack),
+            );
+        }
+        // SAFETY: the output has the positions of the windows.
+        unsafe { block.store(position, sums) };
+    }
 }
 
-/// Eight channels of eight positions to eight positions of eight channels.
+/// The next 16 bytes. By itself the compiler has an addition beside each load.
+///
+/// # Safety
+/// The bytes are there.
 #[inline]
 #[target_feature(enable = "neon")]
-fn transposed([a, b, c, d, e, f, g, h]: [int16x8_t; 8]) -> [int16x8_t; 8] {
-    // Four channels of two positions in a vector.
-    let four = |a, b, c, d| {
-        let (ac, bd) = ((vzip1q_s16(a, c), vzip2q_s16(a, c)), (vzip1q_s16(b, d), vzip2q_s16(b, d)));
-        [vzip1q_s16(ac.0, bd.0), vzip2q_s16(ac.0, bd.0), vzip1q_s16(ac.1, bd.1), vzip2q_s16(ac.1, bd.1)]
-            .map(|pair| vreinterpretq_s64_s16(pair))
-    };
-    let (low, high) = (four(a, b, c, d), four(e, f, g, h));
-    let mut positions = [a; 8];
-    for pair in 0..4 {
-        positions[2 * pair] = vreinterpretq_s16_s64(vzip1q_s64(low[pair], high[pair]));
-        positions[2 * pair + 1] = vreinterpretq_s16_s64(vzip2q_s64(low[pair], high[pair]));
+pub(super) unsafe fn next(place: &mut *const i8) -> int8x16_t {
+    let bytes;
+    // SAFETY: reads 16 bytes, as the caller promises, and moves the pointer on.
+    unsafe {
+        asm!("ldr {0:q}, [{1}], #16", out(vreg) bytes, inout(reg) *place, options(readonly, nostack, preserves_flags));
     }
-    positions
+    bytes
+}
+
+/// A word, and zeros.
+///
+/// # Safety
+/// It is there.
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn word(place: *const i32) -> int8x16_t {
+    // SAFETY: as the caller says.
+    vreinterpretq_s8_s32(unsafe { vld1q_lane_s32::<0>(place, vdupq_n_s32(0)) })
 }
 
 /// The sum of the lanes of each of four vectors.
@@ -206,10 +225,7 @@ pub(super) fn vectors<const ROWS: usize>(rows: [&[u8]; ROWS], mut each: impl FnM
     }
     while at + 4 <= len {
         // SAFETY: four bytes of each row.
-        each(rows.map(|row| unsafe {
-            let word = vld1q_lane_s32::<0>(row.as_ptr().wrapping_add(at).cast(), vdupq_n_s32(0));
-            vreinterpretq_s8_s32(word)
-        }));
+        each(rows.map(|row| unsafe { word(row.as_ptr().wrapping_add(at).cast()) }));
         at += 4;
     }
 }

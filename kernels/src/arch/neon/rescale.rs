@@ -15,6 +15,7 @@ use crate::conv::Conv;
 use crate::element::Element;
 
 /// What turns the sums of a run of channels into outputs.
+#[derive(Clone, Copy)]
 pub(super) struct Rescale {
     bias: *const u8,
     multiplier: *const u8,
