@@ -20,7 +20,10 @@ pub fn run<I: Isa>(
         policy.set_slowdown(platform.slowdown_in_256());
         let started = platform.now();
         match engine.run_frame(policy, budget, started, platform) {
-            Ok(outcome) => platform.report(&Event::Frame(outcome)),
+            Ok(outcome) => {
+                platform.answer(engine.features());
+                platform.report(&Event::Frame(outcome));
+            }
             Err(error @ RunError::BudgetTooSmall { .. }) => platform.report(&Event::Refused(error)),
             Err(error) => return Err(error),
         }

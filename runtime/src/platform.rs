@@ -44,6 +44,8 @@ pub trait Platform {
     }
     /// Writes the next frame, int8 `[H, W, C]` already preprocessed, and gives its budget; `None` ends the loop.
     fn next_frame(&mut self, input: &mut [i8]) -> Option<Budget>;
+    /// Takes the output of a frame that is done, before its report: int8 scores, or what [`crate::detections`] reads.
+    fn answer(&mut self, _output: &[i8]) {}
     /// Takes a report.
     fn report(&mut self, event: &Event);
 }

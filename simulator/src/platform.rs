@@ -53,6 +53,8 @@ pub trait Watch {
     fn segment(&mut self, _segment: SegmentId, _ticks: u64) {}
     /// The path changed.
     fn switched(&mut self, _switch: Switch) {}
+    /// The output of a frame that is done; [`Watch::frame`] comes next.
+    fn answer(&mut self, _output: &[i8]) {}
     /// A frame is done. `false` ends the replay.
     fn frame(&mut self, row: &Row) -> bool;
 }
@@ -148,6 +150,10 @@ impl<W: Watch> Platform for Virtual<'_, W> {
         let Conditions { slowdown_in_256, state, .. } = self.conditions;
         self.row = Row { frame, budget, outcome: None, stolen: 0, late, slowdown_in_256, state, label };
         Some(budget)
+    }
+
+    fn answer(&mut self, output: &[i8]) {
+        self.watch.answer(output);
     }
 
     fn report(&mut self, event: &Event) {

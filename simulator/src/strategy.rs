@@ -112,6 +112,7 @@ fn run_given<I: Isa, W: Watch>(
         }
         let energy_uj = energy_of(&image, &image.config(config));
         let elapsed = platform.now().saturating_sub(started);
+        platform.answer(engine.features());
         platform.report(&Event::Frame(Outcome {
             first: config,
             last: config,

@@ -10,11 +10,14 @@ use plan::layout::SHARED;
 use plan::{ConfigId, Image, SegmentId, TargetId};
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyModifiers};
+use runtime::Detection;
 
 use crate::platform::{Row, Switch, Watch};
 
 /// Frames whose time is kept for the curve at the bottom.
 const HISTORY: usize = 200;
+/// Least logit, Q12, of a box that is shown: a probability of 0.3, as in the demo.
+const SHOWN: i16 = -3470;
 
 /// What is known of the replay so far.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +27,10 @@ struct State {
     anchors: Vec<(String, u16)>,
     configs: Vec<String>,
     scores: Vec<u16>,
+    /// Columns and rows of the input and names of the classes, of a detector.
+    detector: Option<([f64; 2], Vec<String>)>,
+    /// What it found in this frame.
+    found: Vec<Detection>,
     frames: u32,
     /// Cuts that the frame has reached, `(anchor, position)`, in order.
     path: Vec<(u16, u16)>,
@@ -55,6 +62,10 @@ impl State {
             anchors: names.zip(0..).map(|(name, anchor)| (name.to_owned(), most(anchor))).collect(),
             configs: (0..image.configs()).map(|number| image.config_name(ConfigId(number)).to_string()).collect(),
             scores: configs().map(|config| config.score).collect(),
+            detector: image.is_detector().then(|| {
+                let [height, width, _] = image.cut(image.meta().input).shape.map(f64::from);
+                ([width, height], (0..image.meta().classes).map(|class| image.label(class.into()).to_owned()).collect())
+            }),
             frames,
             per_second: per_second.max(1),
             ..Self::default()
@@ -76,6 +87,7 @@ impl State {
         if self.row.take().is_some() {
             self.path.clear();
             self.switches.clear();
+            self.found.clear();
             self.predicted = 0;
         }
     }
@@ -83,6 +95,12 @@ impl State {
     fn switched(&mut self, switch: Switch) {
         let name = |id: ConfigId| self.configs.get(id.index()).map_or("", String::as_str);
         self.switches.push(format!("{} → {}", name(switch.from), name(switch.to)));
+    }
+
+    fn answer(&mut self, output: &[i8]) {
+        if self.detector.is_some() {
+            self.found = runtime::detections(output).filter(|found| found.logit >= SHOWN).collect();
+        }
     }
 
     fn frame(&mut self, row: &Row) {
@@ -184,6 +202,10 @@ impl Watch for View<'_> {
 
     fn switched(&mut self, switch: Switch) {
         self.state.switched(switch);
+    }
+
+    fn answer(&mut self, output: &[i8]) {
+        self.state.answer(output);
     }
 
     fn frame(&mut self, row: &Row) -> bool {

@@ -1,9 +1,10 @@
-//! The picture: budget, path through the family, sums, the last frames.
+//! The picture: budget, path through the family, sums, the last frames; beside them what a detector found.
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
+use ratatui::widgets::canvas::{Canvas, Rectangle};
 use ratatui::widgets::{Block, Gauge, Paragraph, Sparkline};
 use runtime::{Limit, Verdict};
 
@@ -11,20 +12,27 @@ use super::State;
 
 const GOOD: Color = Color::Green;
 const BAD: Color = Color::Red;
+/// Colours of the classes, counted round.
+const CLASSES: [Color; 5] = [Color::Red, Color::Yellow, Color::Cyan, Color::Magenta, Color::Blue];
 
 /// Draws the whole picture.
 pub(super) fn draw(state: &State, frame: &mut Frame<'_>) {
+    let [head, mut area] = Layout::vertical([Constraint::Length(1), Constraint::Min(0)]).areas(frame.area());
+    frame.render_widget(title(state), head);
+    if let Some((size, labels)) = &state.detector {
+        let [left, right] = Layout::horizontal([Constraint::Fill(3), Constraint::Fill(2)]).areas(area);
+        draw_boxes(state, *size, labels, frame, right);
+        area = left;
+    }
     let family = state.anchors.len() as u16 + 3;
     let rows = [
-        Constraint::Length(1),
         Constraint::Length(3),
         Constraint::Length(3),
         Constraint::Length(family),
         Constraint::Length(5),
         Constraint::Min(4),
     ];
-    let [head, time, energy, path, sums, curve] = Layout::vertical(rows).areas(frame.area());
-    frame.render_widget(title(state), head);
+    let [time, energy, path, sums, curve] = Layout::vertical(rows).areas(area);
     let outcome = state.row.and_then(|row| row.outcome);
     let budget = state.row.map(|row| row.budget).unwrap_or_default();
     frame.render_widget(gauge("time, ticks", budget.time, outcome.map(|outcome| outcome.elapsed)), time);
@@ -96,6 +104,11 @@ fn totals(state: &State) -> Paragraph<'_> {
         Verdict::Late { by } => format!("late by {by}"),
         Verdict::Overdrawn { by_uj } => format!("{by_uj} µJ too much"),
     });
+    // Boxes are not right or wrong: `evaluate` scores them.
+    let right = match &state.detector {
+        Some(_) => String::new(),
+        None => format!(" right {:.2} %,", 100.0 * f64::from(state.right) / done),
+    };
     let lines = vec![
         Line::from(format!(
             " this frame: {verdict}; predicted {} ticks, took {real}; clock at 1/{:.2}, state {at}",
@@ -103,9 +116,8 @@ fn totals(state: &State) -> Paragraph<'_> {
             f64::from(slow) / 256.0
         )),
         Line::from(format!(
-            " so far: score {:.2} %, right {:.2} %, {:.1} mJ",
+            " so far: score {:.2} %,{right} {:.1} mJ",
             state.score / done,
-            100.0 * f64::from(state.right) / done,
             state.energy_uj as f64 / 1000.0
         )),
         Line::from(format!(" missed {}, refused {}, degraded {}", state.missed, state.refused, state.degraded)),
@@ -121,4 +133,34 @@ fn draw_curve(state: &State, frame: &mut Frame<'_>, area: Rect) {
     let block =
         Block::bordered().title(format!("time used of time allowed, last {} frames; the top is {most} %", last.len()));
     frame.render_widget(Sparkline::default().block(block).data(&last).max(most).style(GOOD), area);
+}
+
+/// The frame's boxes where they lie in the picture, and below it class, probability and corners of each, best first.
+fn draw_boxes(state: &State, [columns, rows]: [f64; 2], labels: &[String], frame: &mut Frame<'_>, area: Rect) {
+    // A character is about twice as tall as it is wide.
+    let tall = f64::from(area.width.saturating_sub(2)) / 2.0 * rows / columns.max(1.0);
+    let split = [Constraint::Length((tall.ceil() as u16).saturating_add(2)), Constraint::Min(4)];
+    let [picture, list] = Layout::vertical(split).areas(area);
+    let colour = |class: u16| CLASSES[usize::from(class) % CLASSES.len()];
+    let canvas =
+        Canvas::default().block(Block::bordered().title("boxes")).x_bounds([0.0, columns]).y_bounds([0.0, rows]).paint(
+            |context| {
+                for found in &state.found {
+                    let [left, top, right, bottom] = found.corners.map(|corner| f64::from(corner) / 16.0);
+                    // Rows are counted from below here.
+                    let (y, width, height) = (rows - bottom, right - left, bottom - top);
+                    context.draw(&Rectangle { x: left, y, width, height, color: colour(found.class) });
+                }
+            },
+        );
+    frame.render_widget(canvas, picture);
+    let lines = state.found.iter().map(|found| {
+        let label = labels.get(usize::from(found.class)).map_or("", String::as_str);
+        let probability = 1.0 / (1.0 + (-f64::from(found.logit) / 4096.0).exp());
+        let [left, top, right, bottom] = found.corners.map(|corner| (i32::from(corner) + 8) >> 4);
+        let text = format!(" {label} {probability:.2}  {left} {top} {right} {bottom}");
+        Line::styled(text, colour(found.class))
+    });
+    let block = Block::bordered().title(format!("{} found", state.found.len()));
+    frame.render_widget(Paragraph::new(lines.collect::<Vec<_>>()).block(block), list);
 }
