@@ -2,7 +2,7 @@
 
 use kernels::Isa;
 use kernels::arch::Scalar;
-use plan::layout::NO_TENSOR;
+use plan::layout::{MIX_BOXES, NO_TENSOR};
 use plan::{Config, ConfigId, Image, Op, OpId, OpKind, TargetId};
 use runtime::policy::{Ahead, Estimate, Left, Memory, Policy, Route, Settings, shares};
 use runtime::{Budget, Engine, Limit, Progress, RunError};
@@ -71,6 +71,20 @@ fn lacks_scratch(image: &Image<'_>, op: &Op) -> bool {
         OpKind::Attention => {
             let numbers = image.attention(op);
             kernels::attention_scratch(numbers.keys() as usize, numbers.query_width)
+        }
+        OpKind::Mix => {
+            let numbers = image.mixing(op);
+            let together = MIX_BOXES.min(image.meta().boxes.into());
+            let [points_in, points_out, width] = [numbers.points_in, numbers.points_out, numbers.width];
+            let matrix = usize::from(width) * usize::from(width) + usize::from(points_in) * usize::from(points_out);
+            let layer = kernels::conv_scratch([1; 2], image.tensor(op.input).shape[2], together);
+            let mixing = kernels::mix_scratch(points_in, points_out, width);
+            2 * together * numbers.matrices() as usize + matrix + mixing.max(layer)
+        }
+        OpKind::Suppress => {
+            let maps = op.operands().into_iter().filter(|id| id.0 != NO_TENSOR).map(|id| image.tensor(id));
+            let cells: usize = maps.map(|map| usize::from(map.shape[0]) * usize::from(map.shape[1])).sum();
+            kernels::suppress_scratch(cells * usize::from(image.meta().classes))
         }
         _ => 0,
     };
