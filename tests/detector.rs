@@ -1,6 +1,6 @@
 //! The bundled detector: what a picture can make its head do is bounded, whatever the picture or the maps.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use kernels::arch::Scalar;
 use kernels::{Level, with_isa};
@@ -9,13 +9,22 @@ use plan::{ConfigId, Image, SegmentId};
 use runtime::{Detection, Engine, Progress};
 use stitch::detection::coco::BoxSet;
 use stitch::family;
+use stitch::images::ImageSet;
 use stitch::pipeline::{self, Compiled, Options, Quiet, Scoring, Stage};
 use support::onnx::noise;
 
 /// A bundled family, compiled.
 fn compiled(name: &str) -> Vec<u8> {
+    compiled_with(name, None)
+}
+
+/// The same with another head.
+fn compiled_with(name: &str, head: Option<PathBuf>) -> Vec<u8> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models").join(name).join("family.toml");
-    let spec = family::read(&path).unwrap_or_else(|error| panic!("{error}"));
+    let mut spec = family::read(&path).unwrap_or_else(|error| panic!("{error}"));
+    if let (Some(detector), Some(head)) = (&mut spec.detector, head) {
+        detector.head = head;
+    }
     let options = Options { score_images: 2, scoring: Scoring::Here, stop_after: Stage::Verify, auto16: None };
     match pipeline::compile(&spec, options, &Quiet).unwrap_or_else(|error| panic!("{error}")) {
         Compiled::Image(bytes) => bytes,
@@ -137,13 +146,58 @@ fn no_picture_of_the_test_set_makes_the_dense_head_do_more_than_its_cap() {
     test_set("blood-cells-dense");
 }
 
+/// The bundled head, called `asag-no-probing`: everything that such a head has is in it.
+fn without_probing() -> PathBuf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/blood-cells/head.safetensors");
+    let bytes = std::fs::read(path).expect("it is part of the repository");
+    // Length of the header, the header, tensors.
+    let (length, rest) = bytes.split_at(8);
+    let (header, tensors) = rest.split_at(u64::from_le_bytes(length.try_into().expect("8 bytes")) as usize);
+    let header = std::str::from_utf8(header).expect("JSON");
+    let renamed = header.replace("\\\"asag\\\"", "\\\"asag-no-probing\\\"");
+    assert_ne!(header, renamed);
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("no-probing.safetensors");
+    let length = (renamed.len() as u64).to_le_bytes();
+    std::fs::write(&file, [&length, renamed.as_bytes(), tensors].concat()).expect("it can be written");
+    file
+}
+
+#[test]
+fn a_head_without_probing_differs_on_those_pictures_only_that_ask_for_a_patch() {
+    let images = [compiled("blood-cells"), compiled_with("blood-cells", Some(without_probing()))];
+    let images = images.each_ref().map(|bytes| Image::parse(bytes).expect("the compiler writes valid images"));
+    let pictures = test_pictures(&images[0]);
+    // Whether a picture asks, and whether it gives the same.
+    let mut seen = [[0; 2]; 2];
+    for number in 0..pictures.len() {
+        let [with, without] = images.each_ref().map(|image| {
+            let mut arena = vec![0; image.meta().arena_bytes as usize];
+            let mut engine = Engine::new(Scalar, *image, &mut arena).expect("it fits");
+            engine.preprocess(pictures.image(number)).expect("a picture of this size");
+            engine.begin(ConfigId(0)).expect("it fits");
+            for _ in 1..image.config(ConfigId(0)).segments {
+                engine.step().expect("it runs");
+            }
+            head(&mut engine)
+        });
+        assert_eq!(without.patches, 0, "{number}");
+        seen[usize::from(with.patches > 0)][usize::from(with.detections == without.detections)] += 1;
+    }
+    let [[other, same], [probed, _]] = seen;
+    assert!(other == 0 && same > 0 && probed > 0, "{seen:?}");
+}
+
+fn test_pictures(image: &Image<'_>) -> ImageSet {
+    let shape = image.cut(image.meta().input).shape.map(usize::from);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/blood-cells/data/test.json");
+    BoxSet::read(&path).and_then(|set| set.images(shape)).unwrap_or_else(|error| panic!("{error}"))
+}
+
 /// Runs all test pictures, the configs in turns; patches and boxes of each, in order of size.
 fn test_set(name: &str) -> (Vec<usize>, Vec<usize>) {
     let bytes = compiled(name);
     let image = Image::parse(&bytes).expect("the compiler writes valid images");
-    let shape = image.cut(image.meta().input).shape.map(usize::from);
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/blood-cells/data/test.json");
-    let pictures = BoxSet::read(&path).and_then(|set| set.images(shape)).unwrap_or_else(|error| panic!("{error}"));
+    let pictures = test_pictures(&image);
     let mut arena = vec![0; image.meta().arena_bytes as usize];
     let (mut patches, mut boxes) = (vec![], vec![]);
     with_isa!(Level::best(), |isa| {

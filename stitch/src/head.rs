@@ -164,7 +164,7 @@ fn dense(build: &mut Builder<'_>, geometry: &Geometry, maps: &[usize]) -> Result
     Ok(detections)
 }
 
-/// Steps 3 to 14: the predictions of the probed patches; what the fixed ones say is selected on the way.
+/// Steps 3 to 14: the predictions of the probed patches; without probing 3 to 10; what the fixed ones say is selected on the way.
 fn generator(build: &mut Builder<'_>, geometry: &Geometry, maps: &[usize]) -> Result<usize, Error> {
     let Geometry { compressed, patch, channels, .. } = *geometry;
     let [fine, middle] = [geometry.strides[0], geometry.strides[1]];
@@ -208,6 +208,10 @@ fn generator(build: &mut Builder<'_>, geometry: &Geometry, maps: &[usize]) -> Re
     let corners = build.tensor([geometry.patches, 1, 4], Quant { scale: 1.0, zero_point: 0, element: Element::Int8 });
     let record = build.op(OpKind::Select, &[quadrants, whole], corners)?;
     build.push(record, numbers::generator(geometry, build, None)?);
+    if geometry.kind == Kinds::NoProbing {
+        // Of no patch; `Pool` asks for a map here, and never reads it.
+        return Ok(whole);
+    }
     // Compressed as a whole: a patch's rim has zeros beyond the map only, which is what windows put there.
     let squeezed = squeeze(build, fine, maps[0], Rows::IfPatches)?;
     let rim = patch + 2;

@@ -11,13 +11,14 @@ use crate::network::{Constants, ConvWeights, Quant};
 use crate::quantize::numbers::{conv_weights, fixed_point, weight_scales};
 
 /// Which heads can be compiled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kinds {
     /// Anchors and relation block.
     Generator,
     /// The whole sparse head.
     Asag,
+    /// The same without patches that anchors ask for.
+    NoProbing,
     /// A box for each cell, and suppression.
     Dense,
 }
@@ -28,9 +29,10 @@ impl Kinds {
         Ok(match kind.as_str() {
             "generator" => Self::Generator,
             "asag" => Self::Asag,
+            "asag-no-probing" => Self::NoProbing,
             "dense" => Self::Dense,
             other => {
-                let known = "`asag`, `generator` and `dense` can be compiled";
+                let known = "`asag`, `asag-no-probing`, `generator` and `dense` can be compiled";
                 return Err(file.bad(format!("a head of kind `{other}`; {known}")));
             }
         })
@@ -171,6 +173,12 @@ impl Geometry {
         if let Some((what, _)) = checks.iter().find(|(_, holds)| !holds) {
             return Err(file.bad(format!("geometry: {what}")));
         }
+        // An image's head has patches. Without probing it has one that nothing asks for, as no logit lies between the thresholds,
+        // and what it would hold are as many anchors as a base patch has.
+        let (patches, probe_anchors, probe_high) = match kind {
+            Kinds::NoProbing => (1, recipe.base_anchors, recipe.probe_low),
+            _ => (recipe.patch_cap, recipe.probe_anchors, recipe.probe_high),
+        };
         let logit = |probability: f64| (probability / (1.0 - probability)).ln();
         Ok(Self {
             kind,
@@ -185,15 +193,15 @@ impl Geometry {
             compressed: recipe.compressed,
             generator_hidden: recipe.generator_hidden,
             base_anchors: recipe.base_anchors,
-            probe_anchors: recipe.probe_anchors,
-            patches: recipe.patch_cap,
+            probe_anchors,
+            patches,
             boxes: recipe.max_anchors,
             bins: recipe.roi,
             box_layers: recipe.box_layers,
             groups: recipe.groups,
             points_in: recipe.points_in,
             points_out: recipe.points_out,
-            thresholds: [recipe.probe_low, recipe.probe_high, recipe.keep].map(logit),
+            thresholds: [recipe.probe_low, probe_high, recipe.keep].map(logit),
             least: recipe.min_anchors,
             smallest: recipe.smallest,
             level_sides: recipe.level_sides,
