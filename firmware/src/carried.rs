@@ -14,6 +14,54 @@ pub struct Aligned<T: ?Sized>(pub T);
 /// The bytes of the image.
 pub static IMAGE: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/image.bin")));
 
+/// The bytes of the vectors; none if the program carries none.
+pub static VECTORS: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/vectors.bin")));
+
+/// Stored inputs and the outputs of the host: `SVEC`, count, input bytes, configs, output bytes; then of each
+/// vector the input and one output per config.
+#[derive(Clone, Copy)]
+pub struct Vectors {
+    /// Inputs.
+    pub count: usize,
+    input: usize,
+    configs: usize,
+    /// Bytes of an output.
+    pub output: usize,
+    body: &'static [u8],
+}
+
+impl Vectors {
+    /// The vectors that the program carries, if it has some and they are of an image.
+    #[must_use]
+    pub fn carried(image: &Image<'_>) -> Option<Self> {
+        Self::parse(core::hint::black_box(&VECTORS.0)).filter(|vectors| vectors.configs == usize::from(image.configs()))
+    }
+
+    fn parse(bytes: &'static [u8]) -> Option<Self> {
+        let (header, body) = bytes.strip_prefix(b"SVEC")?.split_at_checked(16)?;
+        let field = |index: usize| header.as_chunks::<4>().0.get(index).map(|&word| u32::from_le_bytes(word) as usize);
+        let vectors = Self { count: field(0)?, input: field(1)?, configs: field(2)?, output: field(3)?, body };
+        (vectors.count > 0 && vectors.count.checked_mul(vectors.stride())? == body.len()).then_some(vectors)
+    }
+
+    fn stride(&self) -> usize {
+        self.input + self.configs * self.output
+    }
+
+    /// Input number `vector`, int8.
+    #[must_use]
+    pub fn input(&self, vector: usize) -> &'static [u8] {
+        self.body.get(vector * self.stride()..).and_then(|rest| rest.get(..self.input)).unwrap_or_default()
+    }
+
+    /// What the host computed for it.
+    #[must_use]
+    pub fn output(&self, vector: usize, config: ConfigId) -> &'static [u8] {
+        let start = vector * self.stride() + self.input + config.index() * self.output;
+        self.body.get(start..start + self.output).unwrap_or_default()
+    }
+}
+
 /// The image; ends the program if it is refused.
 #[must_use]
 pub fn image() -> Image<'static> {

@@ -35,14 +35,15 @@ cargo xtask TASK
                          `stitchnet bench --from`
   layers-bench [--board NAME] [--update]
                          every kernel against the reference there, and the instructions of each layer against
-                         benches/baselines/CORE.toml, which --update writes, and against a peer's; also on the CPUs
-                         cortex-a76 (AArch64 with dot products) and neoverse-n2 (with matrix products)
+                         benches/baselines/CORE.toml, which --update writes, and against a peer's; also on the board
+                         mps2-an500 (Cortex-M7, against the figures of the Cortex-M4), and on the CPUs cortex-a76 (AArch64 with dot products) and neoverse-n2 (with matrix products)
   cycles [--update]      an estimate of the cycles that the layers of ResNet-8 and MobileNetV1-0.25 take on a Cortex-M4, from
                          a trace of their instructions and the timings of its manual
   arm-linux              the tests of the kernels as programs of AArch64 Linux, on an emulated CPU of each kind
   sizes --image FILE     flash, memory and stack of every firmware on every board, against the declared limits
-  detect [--board NAME] --image FILE
-                         what every config of a detector finds there on the picture of its self test, compared with the host
+  detect [--board NAME] --image FILE [--images FILE] [--count N]
+                         what every config of a detector finds there on the picture of its self test, compared with the host;
+                         with --images what the head takes on N of those pictures
   station [--board NAME] --image FILE
                          the sensing firmware there, while its temperature and its supply change; the image has the costs
                          of `latency`";
@@ -102,17 +103,9 @@ fn task() -> Result<()> {
             sizes::check(&image)
         }
         ["detect", options @ ..] => {
-            let (board, options) = emulator::Board::split(options)?;
-            let ["--image", image] = *options else { bail!("detect needs --image FILE") };
-            let image = std::path::absolute(image)?;
+            let options = qemu::Options::parse(options)?;
             env::set_current_dir(root)?;
-            let elf = emulator::build(board, "detect", &image, None)?;
-            let lines = emulator::run(board, &elf, &[], |line| {
-                println!("{line}");
-                Ok(())
-            })?;
-            ensure!(lines.iter().any(|line| line.contains("passed")), "detect did not pass");
-            Ok(())
+            qemu::detect(&options)
         }
         ["station", options @ ..] => {
             let (board, options) = emulator::Board::split(options)?;

@@ -1,10 +1,10 @@
 //! `qemu` and `latency`: firmware on an emulated board, against what the host computed.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::call;
 use crate::emulator::{self, Board};
@@ -48,6 +48,55 @@ impl Options {
         }
         Ok(options)
     }
+
+    /// The vectors; made from the pictures if there are none.
+    fn vectors(&self, image: &Path) -> Result<PathBuf> {
+        if let Some(vectors) = &self.vectors {
+            return Ok(vectors.clone());
+        }
+        let vectors = image.with_extension("svec");
+        let mut command = stitchnet();
+        command.arg("vectors").arg(image).arg("-o").arg(&vectors);
+        if let Some(pictures) = &self.pictures {
+            command.arg("--images").arg(pictures).args(["--count", &self.count]);
+        }
+        call(command)?;
+        Ok(vectors)
+    }
+}
+
+/// What the firmware `detect` finds; with pictures or vectors, what its head takes on each, and of all.
+pub fn detect(options: &Options) -> Result<()> {
+    let image = options.image.as_ref().context("detect needs --image FILE")?;
+    let many = options.pictures.is_some() || options.vectors.is_some();
+    let vectors = many.then(|| options.vectors(image)).transpose()?;
+    let elf = emulator::build(options.board, "detect", image, vectors.as_deref())?;
+    let lines = emulator::run(options.board, &elf, &[], |line| {
+        println!("{line}");
+        Ok(())
+    })?;
+    ensure!(lines.iter().any(|line| line.contains("passed")), "detect did not pass");
+    if many {
+        println!("{}", head_of(&lines)?);
+    }
+    Ok(())
+}
+
+/// Mean, 95th percentile and most of what the log says of each picture.
+fn head_of(lines: &[String]) -> Result<String> {
+    let mut rows: [Vec<u64>; 3] = Default::default();
+    for line in lines.iter().filter(|line| line.contains("instructions in the head")) {
+        let numbers = line.split_whitespace().filter_map(|word| word.parse().ok());
+        rows.iter_mut().zip(numbers).for_each(|(row, number)| row.push(number));
+    }
+    let told = ["patches", "boxes", "instructions in the head"].into_iter().zip(&mut rows).map(|(what, row)| {
+        row.sort_unstable();
+        let most = row.last().with_context(|| format!("the log says nothing of {what}"))?;
+        let mean = row.iter().sum::<u64>() as f64 / row.len() as f64;
+        let percentile = row[(row.len() - 1) * 95 / 100];
+        Ok(format!("{what}: mean {mean:.2}, 95th percentile {percentile}, most {most}"))
+    });
+    Ok(told.collect::<Result<Vec<_>>>()?.join("\n"))
 }
 
 /// Makes image, vectors and firmware as far as they are missing, and runs.
@@ -56,20 +105,7 @@ pub fn check(options: &Options) -> Result<()> {
         Some(image) => image.clone(),
         None => bundled_image()?,
     };
-    let vectors = match &options.vectors {
-        Some(vectors) => vectors.clone(),
-        None => {
-            let vectors = image.with_extension("svec");
-            let mut command = stitchnet();
-            command.arg("vectors").arg(&image).arg("-o").arg(&vectors);
-            if let Some(pictures) = &options.pictures {
-                command.arg("--images").arg(pictures).args(["--count", &options.count]);
-            }
-            call(command)?;
-            vectors
-        }
-    };
-    let elf = emulator::build(options.board, "conformance", &image, Some(&vectors))?;
+    let elf = emulator::build(options.board, "conformance", &image, Some(&options.vectors(&image)?))?;
     emulator::run(options.board, &elf, &[], |line| {
         println!("{line}");
         Ok(())

@@ -5,7 +5,7 @@
 
 use cortex_m_rt::entry;
 use firmware::board::{Clock, Kernels};
-use firmware::carried::{ARENA, Aligned, IMAGE, refused};
+use firmware::carried::{ARENA, Aligned, IMAGE, VECTORS, Vectors, refused};
 use firmware::exit;
 use firmware::program::{sizes, stack_holds};
 use kernels::Isa;
@@ -15,41 +15,6 @@ use runtime::{Engine, RunError, policy};
 
 /// Most instructions that a change of config may take.
 const SWITCH_BAR: u64 = 500;
-
-static VECTORS: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/vectors.bin")));
-
-/// Stored inputs and the outputs of the host: `SVEC`, count, input bytes, configs, output bytes; then of each
-/// vector the input and one output per config.
-#[derive(Clone, Copy)]
-struct Vectors {
-    count: usize,
-    input: usize,
-    configs: usize,
-    output: usize,
-    body: &'static [u8],
-}
-
-impl Vectors {
-    fn parse(bytes: &'static [u8]) -> Option<Self> {
-        let (header, body) = bytes.strip_prefix(b"SVEC")?.split_at_checked(16)?;
-        let field = |index: usize| header.as_chunks::<4>().0.get(index).map(|&word| u32::from_le_bytes(word) as usize);
-        let vectors = Self { count: field(0)?, input: field(1)?, configs: field(2)?, output: field(3)?, body };
-        (vectors.count > 0 && vectors.count.checked_mul(vectors.stride())? == body.len()).then_some(vectors)
-    }
-
-    fn stride(&self) -> usize {
-        self.input + self.configs * self.output
-    }
-
-    fn input(&self, vector: usize) -> &'static [u8] {
-        self.body.get(vector * self.stride()..).and_then(|rest| rest.get(..self.input)).unwrap_or_default()
-    }
-
-    fn output(&self, vector: usize, config: ConfigId) -> &'static [u8] {
-        let start = vector * self.stride() + self.input + config.index() * self.output;
-        self.body.get(start..start + self.output).unwrap_or_default()
-    }
-}
 
 /// What all checks need.
 struct Bench {
@@ -210,9 +175,7 @@ fn main() -> ! {
             exit(false)
         }
     };
-    let Some(vectors) = Vectors::parse(core::hint::black_box(&VECTORS.0))
-        .filter(|vectors| vectors.configs == usize::from(image.configs()))
-    else {
+    let Some(vectors) = Vectors::carried(&image) else {
         defmt::error!("the vectors do not belong to the image: make both again");
         exit(false)
     };
