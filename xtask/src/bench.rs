@@ -45,6 +45,9 @@ pub struct Row {
 
 /// Runs the firmware, prints the table, and compares; or, with `update`, accepts what was found.
 pub fn check(board: Board, update: bool) -> Result<()> {
+    let first =
+        emulator::BOARDS.into_iter().find(|other| other.core == board.core).map_or(board.name, |other| other.name);
+    ensure!(!update || board.name == first, "{} must take what {first} takes; update that", board.name);
     let elf = emulator::build_kernels(board)?;
     let log = emulator::run(board, &elf, &[], |line| {
         if !line.starts_with("layer|") && !line.starts_with("model|") {
