@@ -10,7 +10,7 @@ use std::time::Duration;
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput};
 use kernels::{
-    Add, Attention, Conv, Element, Heads, Isa, LayerNorm, Level, Pool, PoolKind, Requant, Shape, Window,
+    Add, Attention, Conv, Element, Heads, Isa, LayerNorm, Level, Packing, Pool, PoolKind, Requant, Shape, Window,
     attention_scratch, conv_scratch,
 };
 
@@ -64,6 +64,9 @@ fn convolution<I: Isa>(group: &mut BenchmarkGroup<'_, WallTime>, isa: I, case: &
     // Multipliers are 2^30 to 2^31, so this shift brings sums of such rows near to 8 bits.
     let (bias, multiplier, shift) = (words(100), words(1_500_000_000), vec![41; outputs]);
     let requant = Requant { bias: &bias, multiplier: &multiplier, shift: &shift, zero_point: -3, min: -128, max: 127 };
+    // Weights are noise: they may as well lie in blocks, where they can, if the instruction set wants them so.
+    let in_blocks = !case.depthwise && outputs.is_multiple_of(16) && channels.is_multiple_of(4);
+    let packing = if in_blocks && std::env::var_os("ROWS").is_none() { I::PACKING } else { Packing::Rows };
     let op = Conv {
         input: square(case.side, case.channels),
         output: square(case.side / u16::from(case.stride), case.outputs),
@@ -71,6 +74,7 @@ fn convolution<I: Isa>(group: &mut BenchmarkGroup<'_, WallTime>, isa: I, case: &
         groups,
         input_zero: -3,
         weights: &weights,
+        packing,
         requant,
         to: Element::Int8,
         curve: None,

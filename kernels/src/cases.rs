@@ -16,8 +16,8 @@ pub use transformer::{AttentionCase, Line, NormCase, RescaleCase};
 
 use crate::conv::row_len;
 use crate::{
-    Add, Conv, Element, Isa, KernelError, Move, Pool, Requant, Roll, Shape, Window, conv_scratch, depthwise_scratch,
-    reference,
+    Add, Conv, Element, Isa, KernelError, Move, Packing, Pool, Requant, Roll, Shape, Window, conv_scratch,
+    depthwise_scratch, reference,
 };
 
 /// What tensors hold.
@@ -213,6 +213,12 @@ impl ConvCase {
         Shape { height: side(self.input.height, 0), width: side(self.input.width, 1), channels: self.outputs }
     }
 
+    /// Whether weights can lie in blocks.
+    fn fits_blocks(&self) -> bool {
+        let line = u16::from(self.window.kernel[1]) * self.input.channels;
+        self.groups == 1 && self.outputs.is_multiple_of(16) && line.is_multiple_of(4)
+    }
+
     /// A shift that brings sums of `taps` products near to 8 bits: such a sum is about √taps · 2^12.5 for random
     /// values and taps · 2^14 for constant ones, and multipliers are near 2^31.
     fn shift(&self, taps: usize, channel: usize) -> u8 {
@@ -240,8 +246,11 @@ fn compare(found: &[i8], expected: &[i8]) -> Result<(), Failure> {
 pub fn run<I: Isa>(isa: I, case: &Case, memory: &mut Memory) -> Result<(), Failure> {
     let mut rest = &mut memory.activations[..];
     match case {
-        Case::Conv(case) => run_conv(isa, case, false, memory.lend()),
-        Case::Depthwise(case) => run_conv(isa, case, true, memory.lend()),
+        Case::Conv(case) => {
+            run_conv(isa, case, false, Packing::Rows, memory.lend())?;
+            if case.fits_blocks() { run_conv(isa, case, false, Packing::Blocks, memory.lend()) } else { Ok(()) }
+        }
+        Case::Depthwise(case) => run_conv(isa, case, true, Packing::Rows, memory.lend()),
         Case::Add(op, len, paint) => {
             let [of_a, of_b, of_output] = op.elements;
             let slices = [of_a, of_b, of_output, of_output].map(|element| take(&mut rest, len * element.bytes()));
@@ -298,7 +307,8 @@ struct Prepared<'a> {
     rest: &'a mut [i8],
 }
 
-fn prepare<'a>(case: &ConvCase, depthwise: bool, memory: Lent<'a>) -> Result<Prepared<'a>, Failure> {
+/// With weights as `packing` says, where they can lie so.
+fn prepare<'a>(case: &ConvCase, depthwise: bool, packing: Packing, memory: Lent<'a>) -> Result<Prepared<'a>, Failure> {
     let (mut rest, mut constants) = (memory.activations, memory.constants);
     let (shape, outputs) = (case.output(), usize::from(case.outputs));
     let per_group = case.input.channels / case.groups;
@@ -306,10 +316,17 @@ fn prepare<'a>(case: &ConvCase, depthwise: bool, memory: Lent<'a>) -> Result<Pre
     let taps = usize::from(kernel[0]) * usize::from(kernel[1]) * usize::from(per_group);
     let row = if depthwise { taps } else { taps.next_multiple_of(4) };
     let weights = take(&mut constants, row * outputs)?;
+    let packing = if case.fits_blocks() && !depthwise { packing } else { Packing::Rows };
     let mut values = case.paint.values(true);
-    for row in weights.chunks_exact_mut(row) {
-        row.fill(0);
-        row[..taps].fill_with(|| values() as u8);
+    weights.fill(0);
+    for channel in 0..outputs {
+        for tap in 0..taps {
+            let place = match packing {
+                Packing::Rows => channel * row + tap,
+                Packing::Blocks => ((channel / 16 * row + tap) / 4) * 64 + channel % 16 * 4 + tap % 4,
+            };
+            weights[place] = values() as u8;
+        }
     }
     let (bias, multiplier) = (take(&mut constants, 4 * outputs)?, take(&mut constants, 4 * outputs)?);
     let shift = take(&mut constants, outputs)?;
@@ -331,6 +348,7 @@ fn prepare<'a>(case: &ConvCase, depthwise: bool, memory: Lent<'a>) -> Result<Pre
         groups: case.groups,
         input_zero: 13,
         weights,
+        packing,
         requant,
         to: case.to,
         curve,
@@ -352,8 +370,14 @@ fn painted_table(entries: &mut [u8]) -> Result<&[u8; 256], Failure> {
     entries.first_chunk().ok_or(Failure::Memory)
 }
 
-fn run_conv<I: Isa>(isa: I, case: &ConvCase, depthwise: bool, memory: Lent<'_>) -> Result<(), Failure> {
-    let Prepared { op, input, output, scratch, mut rest } = prepare(case, depthwise, memory)?;
+fn run_conv<I: Isa>(
+    isa: I,
+    case: &ConvCase,
+    depthwise: bool,
+    packing: Packing,
+    memory: Lent<'_>,
+) -> Result<(), Failure> {
+    let Prepared { op, input, output, scratch, mut rest } = prepare(case, depthwise, packing, memory)?;
     let expected = take(&mut rest, output.len())?;
     if depthwise {
         reference::depthwise(&op, input, expected);

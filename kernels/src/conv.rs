@@ -5,6 +5,19 @@ use crate::isa::Isa;
 use crate::requant::Requant;
 use crate::shape::{KernelError, Shape, Window, check};
 
+/// How the weights of a convolution lie, int8 as bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Packing {
+    /// A row `[KH][KW][C/groups]` per output channel, padded with zeros to a multiple of 4.
+    Rows,
+    /// `[outputs/16][KH·KW·C/4][16][4]`: four neighbours of a row of each of 16 channels, as vectors take them. For one group,
+    /// outputs in sixteens, and lines of a window that are whole words.
+    Blocks,
+}
+
+/// Output channels of a block of [`Packing::Blocks`].
+pub(crate) const BLOCK: usize = 16;
+
 /// A convolution.
 #[derive(Clone, Copy, Debug)]
 pub struct Conv<'a> {
@@ -18,9 +31,10 @@ pub struct Conv<'a> {
     pub groups: u16,
     /// Integer that stands for 0.0 in the input; fills the padding.
     pub input_zero: i8,
-    /// int8 as bytes. [`conv`]: a row `[KH][KW][C/groups]` per output channel, padded with zeros to a multiple of
-    /// 4. [`crate::depthwise`]: `[KH][KW][C]`.
+    /// int8 as bytes. [`conv`]: as `packing` says. [`crate::depthwise`]: `[KH][KW][C]`.
     pub weights: &'a [u8],
+    /// How they lie.
+    pub packing: Packing,
     /// Rescale of the sums.
     pub requant: Requant<'a>,
     /// What the output holds.
@@ -33,6 +47,12 @@ impl Conv<'_> {
     /// Bytes of an output position.
     pub(crate) fn output_bytes(&self) -> usize {
         usize::from(self.output.channels) * self.to.bytes()
+    }
+
+    /// Whether its weights can lie in blocks.
+    pub(crate) fn fits_blocks(&self) -> bool {
+        let line = usize::from(self.window.kernel[1]) * usize::from(self.input.channels);
+        self.groups == 1 && usize::from(self.output.channels).is_multiple_of(BLOCK) && line.is_multiple_of(4)
     }
 
     /// The last step, where the body left it out.
@@ -81,12 +101,14 @@ pub fn conv<I: Isa>(
     check(output.len() == op.output.len().saturating_mul(op.to.bytes()) && !output.is_empty(), KernelError::Output)?;
     let row = row_len(op.window.kernel, inputs / groups);
     check(row > 0 && op.weights.len() == row * outputs, KernelError::Weights)?;
+    let in_blocks = op.packing == Packing::Blocks;
+    check(!in_blocks || op.fits_blocks(), KernelError::Geometry)?;
     op.requant.check(outputs)?;
     // Without a window to gather and with whole words, the input itself is the matrix.
     let size = op.output_bytes();
     let direct = op.window.is_point() && groups == 1 && inputs % 4 == 0 && input.len() / inputs == output.len() / size;
     check(direct || scratch.len() >= 2 * row, KernelError::Scratch)?;
-    if isa.conv(op, input, output, scratch) {
+    if (!in_blocks || I::PACKING == Packing::Blocks) && isa.conv(op, input, output, scratch) {
         op.bend(isa, output);
         return Ok(());
     }
@@ -186,6 +208,12 @@ fn products<I: Isa>(isa: I, op: &Conv<'_>, group: usize, rows: [&[i8]; 2], out: 
     let per_group = outputs / usize::from(op.groups);
     let len = rows[0].len();
     let (out0, out1) = out.split_at_mut(op.output_bytes().min(out.len()));
+    if op.packing == Packing::Blocks {
+        for (row, out) in rows.into_iter().zip([out0, out1]).filter(|(_, out)| !out.is_empty()) {
+            isa.row_in_blocks(op, row, out);
+        }
+        return;
+    }
     let first = group * per_group;
     let weights = op.weights.get(first * len..(first + per_group) * len).unwrap_or_default();
     let mut channel = first;
@@ -203,6 +231,39 @@ fn products<I: Isa>(isa: I, op: &Conv<'_>, group: usize, rows: [&[i8]; 2], out: 
             store(op, channel, isa.dot(row, one), out);
         }
         channel += 1;
+    }
+}
+
+/// See [`Isa::row_in_blocks`]. Small: a Cortex-M has it for images that were made for other CPUs.
+#[inline(never)]
+pub(crate) fn row_in_blocks(op: &Conv<'_>, row: &[i8], out: &mut [i8]) {
+    for channel in 0..usize::from(op.output.channels) {
+        let start = channel / BLOCK * BLOCK * row.len() + channel % BLOCK * 4;
+        let weights = op.weights.get(start..).unwrap_or_default().chunks(4 * BLOCK);
+        let mut sum = 0;
+        for (word, weights) in row.chunks(4).zip(weights) {
+            for (&value, &weight) in word.iter().zip(weights) {
+                sum += i32::from(value) * i32::from(weight.cast_signed());
+            }
+        }
+        store(op, channel, sum, out);
+    }
+}
+
+/// As [`row_in_blocks`], with the dot products of the row with those of a block.
+#[allow(dead_code, reason = "of instruction sets with such a leaf")]
+#[inline(always)]
+pub(crate) fn row_by_blocks<I: Isa>(
+    isa: I,
+    op: &Conv<'_>,
+    row: &[i8],
+    out: &mut [i8],
+    dot: impl Fn(&[u8]) -> [[i32; 4]; 4],
+) {
+    for (number, block) in op.weights.chunks_exact(BLOCK * row.len()).enumerate() {
+        for (four, sums) in dot(block).into_iter().enumerate() {
+            store4(isa, op, BLOCK * number + 4 * four, sums, out);
+        }
     }
 }
 

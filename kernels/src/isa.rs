@@ -3,7 +3,7 @@
 use crate::add::Add;
 use crate::arch;
 use crate::attention::{self, Attention, ROWS, Rows};
-use crate::conv::Conv;
+use crate::conv::{self, Conv, Packing};
 use crate::curve;
 use crate::layer_norm::{self, LayerNorm, Row};
 use crate::pool::Pool;
@@ -15,6 +15,10 @@ use crate::softmax;
 pub trait Isa: Copy {
     /// `scalar`, `avx2`, `vnni`, `avx512`, `neon`, `i8mm`, `dsp`, `mve`.
     const NAME: &'static str;
+
+    /// How the weights of a convolution lie best; if in blocks, [`Self::conv`] takes them as rows, too. What it does not take
+    /// is for the leaves.
+    const PACKING: Packing = Packing::Rows;
 
     /// Runs `body` compiled for this instruction set.
     fn enter<R>(self, body: impl FnOnce() -> R) -> R {
@@ -96,6 +100,12 @@ pub trait Isa: Copy {
 
     /// Dot products of two input rows with four weight rows (int8 as bytes).
     fn dot_2x4(self, rows: [&[i8]; 2], weights: [&[u8]; 4]) -> [[i32; 4]; 2];
+
+    /// A position of a convolution, with weights as [`Packing::Blocks`]: its window is `row`.
+    #[inline(always)]
+    fn row_in_blocks(self, op: &Conv<'_>, row: &[i8], out: &mut [i8]) {
+        conv::row_in_blocks(op, row, out);
+    }
 
     /// [`Requant::apply`] to four sums, of the channels from `channel` on.
     #[inline(always)]

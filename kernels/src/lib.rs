@@ -34,7 +34,7 @@ mod softmax;
 
 pub use add::{Add, add, add_constant, add_in_place};
 pub use attention::{Attention, Heads, attention, attention_scratch};
-pub use conv::{Conv, conv, conv_scratch};
+pub use conv::{Conv, Packing, conv, conv_scratch};
 pub use curve::curve;
 pub use depthwise::{depthwise, depthwise_scratch};
 pub use element::Element;

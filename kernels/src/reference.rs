@@ -6,7 +6,7 @@ mod transformer;
 pub use head::mix;
 pub use transformer::{EXP2, attention, curve, layer_norm, prepend, rescale_tensor, roll, softmax};
 
-use crate::{Add, Conv, Element, Move, Pool, PoolKind, Requant, Shape};
+use crate::{Add, Conv, Element, Move, Packing, Pool, PoolKind, Requant, Shape};
 
 fn at(shape: Shape, y: i64, x: i64, c: i64) -> Option<usize> {
     let [height, width, channels] = [shape.height, shape.width, shape.channels].map(i64::from);
@@ -82,7 +82,11 @@ fn convolve(op: &Conv<'_>, depthwise: bool, input: &[i8], output: &mut [i8]) {
                     let weight = if depthwise {
                         op.weights[(tap * i64::from(op.output.channels) + o) as usize]
                     } else {
-                        op.weights[(o * row_len + tap * per_input + c) as usize]
+                        let place = tap * per_input + c;
+                        op.weights[match op.packing {
+                            Packing::Rows => o * row_len + place,
+                            Packing::Blocks => (o / 16 * row_len / 4 + place / 4) * 64 + o % 16 * 4 + place % 4,
+                        } as usize]
                     };
                     sum += i64::from(value) * i64::from(weight as i8);
                 }

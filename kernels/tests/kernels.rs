@@ -2,7 +2,8 @@
 
 use kernels::cases::{self, Case, Failure, Memory, layers};
 use kernels::{
-    Attention, Conv, Element, Heads, KernelError, LayerNorm, Level, Requant, Rescale, Roll, Shape, Window, arch,
+    Attention, Conv, Element, Heads, KernelError, LayerNorm, Level, Packing, Requant, Rescale, Roll, Shape, Window,
+    arch,
 };
 
 fn run(level: Level, case: &Case, memory: &mut Memory) -> Result<(), Failure> {
@@ -67,8 +68,11 @@ fn layers_have_the_outputs_of_the_reference() {
             wrong.push(format!("{}: {expected:#010x}", layer.name));
         }
         for level in Level::available() {
-            let found = kernels::with_isa!(level, |isa| layers::run(isa, layer, &mut memory, |work| work()));
-            assert_eq!(found, Ok(((), expected)), "{}: {}", level.name(), layer.name);
+            for packing in [Packing::Rows, Packing::Blocks] {
+                let found =
+                    kernels::with_isa!(level, |isa| layers::run(isa, layer, packing, &mut memory, |work| work()));
+                assert_eq!(found, Ok(((), expected)), "{}, {packing:?}: {}", level.name(), layer.name);
+            }
         }
     }
     assert!(wrong.is_empty(), "the table has other hashes for:\n{}", wrong.join("\n"));
@@ -121,9 +125,9 @@ fn every_level_equals_scalar_on_maps_larger_than_the_case_memory() {
         let requant =
             Requant { bias: &bias, multiplier: &multiplier, shift: &shift, zero_point: 5, min: -100, max: 120 };
         let window = Window { kernel: [kernel; 2], stride: [stride; 2], pad: [kernel / 2; 4] };
-        let (weights, curve) = (&*weights, None);
+        let (weights, packing, curve) = (&*weights, Packing::Rows, None);
         for to in [Element::Int8, Element::Int16] {
-            let op = Conv { input, output, window, groups, input_zero: 3, weights, requant, to, curve };
+            let op = Conv { input, output, window, groups, input_zero: 3, weights, packing, requant, to, curve };
             let mut scratch = vec![0; kernels::conv_scratch(window.kernel, channels / groups, output.len())];
             let mut run = |level| {
                 let mut found = vec![0; output.len() * to.bytes()];
@@ -145,9 +149,9 @@ fn wrong_lengths_are_errors() {
     let shape = Shape { height: 2, width: 2, channels: 4 };
     let window = Window { kernel: [1, 1], stride: [1, 1], pad: [0; 4] };
     let requant = Requant { bias: &[0; 16], multiplier: &[0; 16], shift: &[1; 4], zero_point: 0, min: -128, max: 127 };
-    let (to, curve) = (Element::Int8, None);
+    let (to, curve, packing, weights) = (Element::Int8, None, Packing::Rows, &[0; 16]);
     let op =
-        Conv { input: shape, output: shape, window, groups: 1, input_zero: 0, weights: &[0; 16], requant, to, curve };
+        Conv { input: shape, output: shape, window, groups: 1, input_zero: 0, weights, packing, requant, to, curve };
     let run = |op: &Conv<'_>, input: usize, output: usize| {
         kernels::conv(arch::Scalar, op, &vec![0; input], &mut vec![0; output], &mut [])
     };
@@ -161,6 +165,7 @@ fn wrong_lengths_are_errors() {
         assert_eq!(run(&Conv { requant, ..op }, 16, 16), Err(KernelError::Weights));
     }
     assert_eq!(run(&Conv { groups: 3, ..op }, 16, 16), Err(KernelError::Geometry));
+    assert_eq!(run(&Conv { packing: Packing::Blocks, ..op }, 16, 16), Err(KernelError::Geometry));
     assert_eq!(run(&Conv { groups: 2, weights: &[0; 16], ..op }, 16, 16), Err(KernelError::Scratch));
 }
 
@@ -191,8 +196,8 @@ fn any_geometry(kernel: u8, stride: u8, pad: u8, groups: u16) {
     let mut scratch = vec![0; kernels::conv_scratch(window.kernel, 4, 10)];
     for weights in [taps * 4, (taps * 4).next_multiple_of(4) * 4, taps.next_multiple_of(4) * 4] {
         let weights = vec![1; weights];
-        let (to, curve) = (Element::Int8, None);
-        let op = Conv { input, output, window, groups, input_zero: 1, weights: &weights, requant, to, curve };
+        let (to, curve, packing) = (Element::Int8, None, Packing::Rows);
+        let op = Conv { input, output, window, groups, input_zero: 1, weights: &weights, packing, requant, to, curve };
         let _ = kernels::conv(arch::Scalar, &op, &[1; 24], &mut [0; 40], &mut scratch);
         let _ = kernels::depthwise(arch::Scalar, &op, &[1; 24], &mut [0; 40], &mut []);
     }

@@ -3,10 +3,10 @@
 /// First four bytes of an image.
 pub const MAGIC: [u8; 4] = *b"SNET";
 /// A runtime refuses an image of another major version.
-pub const MAJOR: u8 = 3;
+pub const MAJOR: u8 = 4;
 /// A higher minor version only adds optional sections.
 pub const MINOR: u8 = 0;
-/// Weights row by row, one layout that every instruction set runs.
+/// Weights as each op says, which every instruction set runs.
 pub const TARGET_CLASS_PORTABLE: u16 = 0;
 /// Bytes before the section table.
 pub const HEADER_LEN: usize = 20;
@@ -75,6 +75,10 @@ pub const HEAD_MAPS: usize = 3;
 pub const DETECTION_LEN: u16 = 12;
 /// Flag of a convolution: a table follows the clamp.
 pub const WITH_CURVE: u16 = 1;
+/// Flag of a convolution: its weights lie in blocks ([`crate::Op::fits_blocks`]).
+pub const IN_BLOCKS: u16 = 512;
+/// Output channels of such a block.
+pub const BLOCK: u16 = 16;
 /// Flag of an attention: it has a bias.
 pub const WITH_BIAS: u16 = 1;
 /// Flag of an attention: its bias is its third operand, an int16 map `[heads, queries, keys]`.

@@ -1,7 +1,7 @@
 //! The records: one description of each fact about a network, read on the device and written by the host.
 
 use crate::bytes::Field;
-use crate::layout::{KEPT, NO_TENSOR, WITH_BIAS, WITH_BIAS_MAP, WITH_MASK};
+use crate::layout::{BLOCK, KEPT, NO_TENSOR, WITH_BIAS, WITH_BIAS_MAP, WITH_MASK};
 
 macro_rules! id {
     ($(#[$doc:meta] $name:ident),*) => {$(
@@ -278,8 +278,9 @@ record!(
         /// Conv: groups; Move: channels that are written; Prepend: positions that come before; Windows: how many; Pool, Sample:
         /// fourth operand.
         groups: u16 = 20,
-        /// Conv: [`crate::layout::WITH_CURVE`]; in a head [`crate::layout::PER_PATCH`], [`crate::layout::PER_BOX`] or
-        /// [`crate::layout::IF_PATCHES`]; Attention: [`crate::layout::WITH_BIAS_MAP`]; Position: [`crate::layout::REFINES`].
+        /// Conv: [`crate::layout::WITH_CURVE`], [`crate::layout::IN_BLOCKS`]; in a head [`crate::layout::PER_PATCH`],
+        /// [`crate::layout::PER_BOX`] or [`crate::layout::IF_PATCHES`]; Attention: [`crate::layout::WITH_BIAS_MAP`]; Position:
+        /// [`crate::layout::REFINES`].
         flags: u16 = 22,
         /// In the data section. Conv: weights; LayerNorm: `i16` factor per channel; Attention: its record; Curve: 256 bytes,
         /// by the input as a byte; Prepend: positions, as the output has them; Add without a second operand: a constant
@@ -755,6 +756,16 @@ impl Op {
     pub fn reduction(&self, input: &Tensor) -> u32 {
         let channels = u32::from(input.shape[2]) / u32::from(self.groups.max(1));
         u32::from(self.kernel[0]) * u32::from(self.kernel[1]) * channels
+    }
+
+    /// Whether the weights of a convolution may lie in blocks, `[outputs/16][terms/4][16][4]`: four neighbours of a row of each
+    /// of 16 channels. It has one group, outputs in sixteens, and lines of a window that are whole words, so blocks are as long
+    /// as rows.
+    #[must_use]
+    pub fn fits_blocks(&self, input: &Tensor, output: &Tensor) -> bool {
+        let line = u32::from(self.kernel[1]) * u32::from(input.shape[2]);
+        let whole = output.shape[2].is_multiple_of(BLOCK) && line.is_multiple_of(4);
+        self.kind == OpKind::Conv && self.groups == 1 && whole
     }
 
     /// Bytes of the weights of a convolution: rows padded to whole words; depthwise has no rows to pad.

@@ -56,7 +56,7 @@ fn dump() -> String {
         writeln!(text, "{start:04x}  {:<48} {note}", hex.join(" ")).unwrap();
     };
     line(0, 4, "SNET");
-    line(4, 8, "version 3.0");
+    line(4, 8, "version 4.0");
     line(8, 12, "length");
     line(12, 16, "CRC-32");
     line(16, 18, "weight layout");

@@ -1,7 +1,7 @@
 //! Each rule of `docs/image-format.md` is broken alone, in an image that is otherwise good, and must be the one
 //! that is reported.
 
-use plan::layout::{HEADER_LEN, NO_TENSOR, SECTION_ENTRY_LEN};
+use plan::layout::{HEADER_LEN, IN_BLOCKS, NO_TENSOR, SECTION_ENTRY_LEN};
 use plan::{
     Attention, Config, Cut, CutId, Element, Image, ImageWriter, Op, OpId, OpKind, Rule, Run, SegmentId, SegmentKind,
     Target, Tensor, TensorId, sample, seal,
@@ -142,6 +142,7 @@ const IN_PARTS: &[(Rule, &str, BreakParts)] = &[
     (Rule::Geometry, "a window that gives another size", |w| w.ops[0].pad = [0; 4]),
     (Rule::Geometry, "a step of nothing", |w| w.ops[0].stride = [0; 2]),
     (Rule::Geometry, "groups that do not divide", |w| w.ops[0].groups = 2),
+    (Rule::Geometry, "blocks of weights for other outputs than sixteens", |w| w.ops[0].flags = IN_BLOCKS),
     (Rule::Geometry, "more classes than scores", |w| w.meta.classes = 3),
     (Rule::Numeric, "a bias that could overflow", |w| set_word(w, w.ops[0].bias, i32::MAX)),
     (Rule::Numeric, "a negative multiplier", |w| set_word(w, w.ops[0].multiplier, -1)),

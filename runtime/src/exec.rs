@@ -6,9 +6,10 @@ pub(crate) mod head;
 use core::ops::Range;
 
 use kernels::{
-    Add, Attention, Conv, Element, Heads, Isa, LayerNorm, Move, Pool, PoolKind, Requant, Rescale, Roll, Shape, Window,
+    Add, Attention, Conv, Element, Heads, Isa, LayerNorm, Move, Packing, Pool, PoolKind, Requant, Rescale, Roll, Shape,
+    Window,
 };
-use plan::layout::{NO_TENSOR, WITH_CURVE};
+use plan::layout::{IN_BLOCKS, NO_TENSOR, WITH_CURVE};
 use plan::{Image, Op, OpId, OpKind, Segment, Tensor, TensorId};
 
 use crate::arena::View;
@@ -153,6 +154,7 @@ fn convolution<'a>(image: &Image<'a>, op: &Op, from: &Tensor, to: &Tensor, bias:
         groups: op.groups,
         input_zero: from.zero_point,
         weights: image.data(op.weights, weights),
+        packing: if op.flags & IN_BLOCKS == 0 { Packing::Rows } else { Packing::Blocks },
         to: element(to),
         curve,
         requant: Requant { zero_point, ..requant(image, op, bias, to) },

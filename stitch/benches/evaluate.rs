@@ -19,6 +19,7 @@ use runtime::Engine;
 use stitch::cost::CostModel;
 use stitch::emit::{Labels, Measured, emit};
 use stitch::evaluate::{FloatPaths, Way, answers, tree_of};
+use stitch::family::Packing;
 use stitch::graph::{Clamp, Node, Op, PoolKind, Window};
 use stitch::network::{Cut, Kind, Path, Segment, Stitched};
 use stitch::quantize::{Pixels, quantize};
@@ -252,7 +253,7 @@ fn measure(space: &Space, rounds: usize) -> Result<bool, Box<dyn Error>> {
     let pixels = Pixels { mean: vec![0.5; 3], std: vec![0.5; 3] };
     let placed = place::place(quantize(&calibrated, &pixels, &[])?)?;
     let classes = (0..CLASSES).map(|class| class.to_string()).collect();
-    let labels = Labels { family: space.name.into(), classes };
+    let labels = Labels { family: space.name.into(), classes, packing: Packing::Rows };
     let bytes = emit(&placed, &labels, &CostModel::cortex_m4f(), &Measured::default())?;
     let image = Image::parse(&bytes)?;
     let tree_of_image = tree_of(&image);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use plan::layout::{ARENA_ALIGN, KEPT, SHARED, WITH_BIAS, WITH_CURVE, WITH_MASK};
+use plan::layout::{ARENA_ALIGN, BLOCK, IN_BLOCKS, KEPT, SHARED, WITH_BIAS, WITH_CURVE, WITH_MASK};
 use plan::{
     Config, Cut, CutId, Element, ImageWriter, Meta, OpId, Overlay, Range, Segment, SegmentId, SegmentKind, Target,
     Tensor, TensorId,
@@ -10,15 +10,18 @@ use plan::{
 
 use crate::cost::CostModel;
 use crate::error::Error;
+use crate::family::Packing;
 use crate::network::{Constants, IntegerOp, IntegerPath, Kind, Placed, Placement, Quant};
 
-/// What the image says about itself besides its networks.
+/// What the image says about itself besides its networks, and how their weights lie in it.
 #[derive(Clone, Debug)]
 pub struct Labels {
     /// Name of the family.
     pub family: String,
     /// Class names.
     pub classes: Vec<String>,
+    /// How weights lie.
+    pub packing: Packing,
 }
 
 /// What was measured: empty in the first pass, before anything could run.
@@ -126,7 +129,7 @@ pub fn emit(placed: &Placed, labels: &Labels, cost: &CostModel, measured: &Measu
         data.writer.kept.push(tensor(*sides, quant, offset)?);
     }
     for (segment, placement) in family.segments.iter().zip(&placed.placements) {
-        emit_segment(&mut data, segment, placement)?;
+        emit_segment(&mut data, segment, placement, labels.packing)?;
     }
     for (number, path) in family.paths.iter().enumerate() {
         emit_path(&mut data, placed, number, path, measured)?;
@@ -164,7 +167,12 @@ fn kept_bytes(kept: &[Tensor]) -> u32 {
     kept.iter().map(|map| (map.bytes() as u32).next_multiple_of(ARENA_ALIGN)).sum()
 }
 
-fn emit_segment(data: &mut Data, segment: &crate::network::IntegerSegment, placement: &Placement) -> Result<(), Error> {
+fn emit_segment(
+    data: &mut Data,
+    segment: &crate::network::IntegerSegment,
+    placement: &Placement,
+    packing: Packing,
+) -> Result<(), Error> {
     let first_tensor = count("tensors", data.writer.tensors.len())?;
     let first_op = count("ops", data.writer.ops.len())?;
     for (number, ((sides, quant), &offset)) in segment.tensors.iter().zip(&placement.offsets).enumerate() {
@@ -189,7 +197,7 @@ fn emit_segment(data: &mut Data, segment: &crate::network::IntegerSegment, place
                 scale_bits: 0,
             });
         }
-        flash_bytes += emit_constants(data, op, &mut record);
+        flash_bytes += emit_constants(data, op, &mut record, packing);
         data.writer.ops.push(record);
     }
     let cut = |cut: usize| count("cuts", cut).map(CutId);
@@ -219,8 +227,24 @@ fn emit_segment(data: &mut Data, segment: &crate::network::IntegerSegment, place
     Ok(())
 }
 
+/// Rows of weights, one for each of the outputs, as blocks: [`plan::Op::fits_blocks`].
+fn blocks(rows: &[u8], outputs: usize) -> Vec<u8> {
+    let row = rows.len() / outputs;
+    let mut blocks = Vec::with_capacity(rows.len());
+    for rows in rows.chunks_exact(row * usize::from(BLOCK)) {
+        for at in (0..row).step_by(4) {
+            rows.chunks_exact(row).for_each(|row| blocks.extend_from_slice(&row[at..at + 4]));
+        }
+    }
+    blocks
+}
+
 /// Puts what an op has in flash, and says how many bytes.
-fn emit_constants(data: &mut Data, op: &IntegerOp, record: &mut plan::Op) -> u32 {
+fn emit_constants(data: &mut Data, op: &IntegerOp, record: &mut plan::Op, packing: Packing) -> u32 {
+    let [input, output] = [record.input, record.output].map(|id| data.writer.tensors[id.index()]);
+    // Fewer positions do not share weights, and no instruction set has more than leaves for them.
+    let few = u32::from(output.shape[0]) * u32::from(output.shape[1]) < 4;
+    let in_blocks = packing == Packing::Blocks && !few && record.fits_blocks(&input, &output);
     let mut bytes = 0;
     let mut put = |content: Vec<u8>| {
         let range = data.put(content);
@@ -229,13 +253,16 @@ fn emit_constants(data: &mut Data, op: &IntegerOp, record: &mut plan::Op) -> u32
     };
     if let Some(weights) = &op.weights {
         if !weights.weights.is_empty() {
-            record.weights = put(signed(&weights.weights));
+            let rows = signed(&weights.weights);
+            record.weights = put(if in_blocks { blocks(&rows, output.shape[2].into()) } else { rows });
+            record.flags |= if in_blocks { IN_BLOCKS } else { 0 };
         }
         record.bias = put(words(&weights.bias));
         record.multiplier = put(words(&weights.multiplier));
         record.shifts = put(weights.shift.clone());
         if !weights.curve.is_empty() {
-            (record.flags, record.constant) = (WITH_CURVE, put(signed(&weights.curve)) as i32);
+            record.flags |= WITH_CURVE;
+            record.constant = put(signed(&weights.curve)) as i32;
         }
     }
     match &op.constants {

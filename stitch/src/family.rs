@@ -33,6 +33,9 @@ pub struct FamilySpec {
     /// What is not left to the compiler when it chooses integers.
     #[serde(default)]
     pub quantize: QuantizeSpec,
+    /// How the weights of convolutions lie in the image.
+    #[serde(default)]
+    pub packing: Packing,
     /// What may ship.
     #[serde(default)]
     pub limits: Limits,
@@ -146,6 +149,17 @@ pub struct StitchSpec {
 pub struct QuantizeSpec {
     /// Tensors of 16 bits besides those that have to be, as `stitchnet report FAMILY --layers CONFIG` names them.
     pub wide: Vec<String>,
+}
+
+/// How the weights of convolutions lie in the image. Any CPU runs both.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Packing {
+    /// A row for each output channel: for Cortex-M.
+    #[default]
+    Rows,
+    /// In blocks of 16 channels where shapes allow it: for AArch64 and AVX-512, which do not have to pack them then.
+    Blocks,
 }
 
 /// Which configs a family has; [`crate::space`] lists them.

@@ -103,6 +103,10 @@ pub enum Compiled {
     Stopped(String),
 }
 
+fn labels(spec: &FamilySpec) -> Labels {
+    Labels { family: spec.name.clone(), classes: spec.labels.clone(), packing: spec.packing }
+}
+
 /// Anchors as their files have them.
 ///
 /// # Errors
@@ -167,7 +171,7 @@ pub fn compile(spec: &FamilySpec, options: Options, progress: &dyn Progress) -> 
     begin(Stage::Place, 0);
     let mut placed = place::place(quantized)?;
     stop_after!(Place, text::print_placed(&placed));
-    let labels = Labels { family: spec.name.clone(), classes: spec.labels.clone() };
+    let labels = labels(spec);
     let cost = CostModel::cortex_m4f();
     let emit = |placed: &Placed, measured: &Measured| emit::emit(placed, &labels, &cost, measured);
     let mut measured = self_test(&emit(&placed, &Measured::default())?, &data)?;
@@ -233,7 +237,7 @@ pub fn layers(spec: &FamilySpec, config: &str, pictures: usize, progress: &dyn P
     let quantized = quantize::quantize(&calibrated, &pixels, &spec.quantize.wide)?;
     begin(Stage::Place, 0);
     let placed = place::place(quantized)?;
-    let labels = Labels { family: spec.name.clone(), classes: spec.labels.clone() };
+    let labels = labels(spec);
     let bytes = emit::emit(&placed, &labels, &CostModel::cortex_m4f(), &Measured::default())?;
     let pictures = first_pictures(&data.test, pictures)?;
     layers::layers(&calibrated, &placed.quantized, &bytes, number, &pixels, &pictures)
@@ -251,7 +255,7 @@ fn auto16(
     let judges = Sheets::open(&spec.data.calibration, shape, spec.labels.len())?;
     let (stitched, advance) = (&calibrated.stitched, || progress.advance());
     let pixels = Pixels { mean: spec.input.mean.clone(), std: spec.input.std.clone() };
-    let labels = Labels { family: spec.name.clone(), classes: spec.labels.clone() };
+    let labels = labels(spec);
     let integers = |wide: &[String]| {
         let placed = place::place(quantize::quantize(calibrated, &pixels, wide)?)?;
         let bytes = emit::emit(&placed, &labels, &CostModel::cortex_m4f(), &Measured::default())?;

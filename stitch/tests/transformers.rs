@@ -8,6 +8,7 @@ use ndarray::Array4;
 use stitch::cost::CostModel;
 use stitch::emit::{Labels, Measured};
 use stitch::evaluate::FloatPaths;
+use stitch::family::Packing;
 use stitch::family::{Space, StitchSpec};
 use stitch::float_judge::Judge;
 use stitch::graph::{Clamp, Graph, Node, Op, Window};
@@ -456,7 +457,11 @@ fn integer_layers(blocks: &cut::Blocks, counts: [usize; 2]) -> Vec<Vec<Layer>> {
     let quantized = quantize::quantize(&calibrated, &pixels, &[]).unwrap_or_else(|error| panic!("{error}"));
     let placed = place::place(quantized).unwrap_or_else(|error| panic!("{error}"));
     let classes = blocks.anchors[0].graph.tensors[blocks.anchors[0].graph.output][2];
-    let labels = Labels { family: "test".into(), classes: (0..classes).map(|class| class.to_string()).collect() };
+    let labels = Labels {
+        family: "test".into(),
+        classes: (0..classes).map(|class| class.to_string()).collect(),
+        packing: Packing::Rows,
+    };
     let bytes = emit::emit(&placed, &labels, &CostModel::cortex_m4f(), &Measured::default())
         .unwrap_or_else(|error| panic!("{error}"));
     let image = plan::Image::parse(&bytes).unwrap_or_else(|error| panic!("{error}"));

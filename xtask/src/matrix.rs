@@ -13,7 +13,7 @@ const TABLE: &str = "matrix";
 /// The instruction sets, and the files where they implement `Isa`.
 const SETS: [&str; 8] = ["scalar", "avx2", "vnni", "avx512", "neon", "i8mm", "dsp", "mve"];
 
-/// An operation, the function of `Isa` that is a whole body of it, and those that are leaves of the portable body.
+/// An operation, the items of `Isa` that are a whole body of it, and those that are leaves of the portable body.
 struct Operation {
     name: &'static str,
     body: &'static [&'static str],
@@ -24,8 +24,9 @@ const fn operation(name: &'static str, body: &'static [&'static str], leaves: &'
     Operation { name, body, leaves }
 }
 
-const OPERATIONS: [Operation; 9] = [
+const OPERATIONS: [Operation; 10] = [
     operation("convolution, dense", &["conv"], &["dot_2x4", "dot", "requant4"]),
+    operation("the same, weights in blocks", &["PACKING"], &["row_in_blocks"]),
     operation("depthwise convolution", &["depthwise"], &["requant4"]),
     operation("addition", &["add"], &[]),
     operation("addition in place", &["add_in_place"], &[]),
@@ -48,9 +49,9 @@ fn table(root: &Path) -> Result<String> {
     for set in SETS {
         let path = root.join(format!("kernels/src/arch/{set}.rs"));
         let text = fs::read_to_string(&path).with_context(|| format!("{}", path.display()))?;
-        let functions = functions(&text);
-        ensure!(!functions.is_empty(), "{}: no implementation of Isa", path.display());
-        own.push(functions);
+        let items = items(&text);
+        ensure!(!items.is_empty(), "{}: no implementation of Isa", path.display());
+        own.push(items);
     }
     let mut table = format!("| operation | {} |\n|---|{}\n", SETS.join(" | "), "---|".repeat(SETS.len()));
     for operation in &OPERATIONS {
@@ -75,13 +76,14 @@ impl Operation {
     }
 }
 
-/// Functions of the implementation of `Isa`, without those that hand on to the portable ones.
-fn functions(source: &str) -> Vec<String> {
+/// Functions and constants of the implementation of `Isa`, without functions that hand on to the portable ones.
+fn items(source: &str) -> Vec<String> {
     let Some((_, block)) = source.split_once("\nimpl Isa for ") else { return vec![] };
     let block = block.split_once("\n}").map_or(block, |(block, _)| block);
-    let parts: Vec<&str> = block.split("    fn ").collect();
-    let own = parts.iter().skip(1).filter(|part| !part.contains("Scalar."));
-    own.filter_map(|part| Some(part.split_once(['(', '<'])?.0.to_owned())).collect()
+    let constants = block.split("    const ").skip(1).filter_map(|part| part.split_once(':'));
+    let functions = block.split("    fn ").skip(1).filter(|part| !part.contains("Scalar."));
+    let functions = functions.filter_map(|part| part.split_once(['(', '<']));
+    constants.chain(functions).map(|(name, _)| name.to_owned()).collect()
 }
 
 #[cfg(test)]
@@ -89,7 +91,7 @@ mod tests {
     use std::fs;
     use std::path::Path;
 
-    use super::{DOCUMENT, TABLE, functions, replaced, table};
+    use super::{DOCUMENT, TABLE, items, replaced, table};
 
     #[test]
     fn the_document_has_the_table_of_the_sources() {
@@ -103,7 +105,7 @@ mod tests {
     fn what_is_handed_on_is_not_its_own() {
         let source = "fn other() {}\nimpl Isa for X {\n    const NAME: &str = \"x\";\n    fn enter<R>(self) {\n    }\n\n    fn \
                       conv(self) -> bool {\n        own()\n    }\n\n    fn dot(self) {\n        Scalar.dot()\n    }\n}\nfn b() {}\n";
-        assert_eq!(functions(source), ["enter", "conv"]);
-        assert!(functions("fn conv() {}").is_empty());
+        assert_eq!(items(source), ["NAME", "enter", "conv"]);
+        assert!(items("fn conv() {}").is_empty());
     }
 }

@@ -10,12 +10,13 @@ use core::arch::x86_64::{
     _mm_maskload_epi32, _mm_set1_epi32, _mm_setr_epi32, _mm_shuffle_epi8, _mm256_add_epi32, _mm256_add_epi64,
     _mm256_blendv_epi8, _mm256_castsi256_si128, _mm256_cmpgt_epi64, _mm256_cvtepi8_epi16, _mm256_cvtepi32_epi64,
     _mm256_cvtepu8_epi64, _mm256_extracti128_si256, _mm256_hadd_epi32, _mm256_madd_epi16, _mm256_mul_epi32,
-    _mm256_permutevar8x32_epi32, _mm256_set1_epi64x, _mm256_setr_epi32, _mm256_setzero_si256, _mm256_sllv_epi64,
-    _mm256_srlv_epi64, _mm256_sub_epi64, _mm256_xor_si256, _xgetbv,
+    _mm256_permute4x64_epi64, _mm256_permutevar8x32_epi32, _mm256_set1_epi64x, _mm256_setr_epi32, _mm256_setzero_si256,
+    _mm256_sllv_epi64, _mm256_srlv_epi64, _mm256_sub_epi64, _mm256_xor_si256, _xgetbv,
 };
 
 use super::bytes::unsigned;
 use crate::attention::{ROWS, Rows};
+use crate::conv::{Conv, row_by_blocks};
 use crate::isa::Isa;
 use crate::requant::Requant;
 
@@ -122,6 +123,25 @@ fn add_products(sums: &mut [[__m256i; 4]; 2], [a, b]: [__m256i; 2], w: [__m256i;
     }
 }
 
+/// See [`row_by_blocks`].
+#[target_feature(enable = "avx2")]
+fn dot_16(row: &[i8], block: &[u8]) -> [[i32; 4]; 4] {
+    // Of each channel two sums side by side.
+    let mut sums = [_mm256_setzero_si256(); 4];
+    for (word, weights) in unsigned(row).as_chunks::<4>().0.iter().zip(block.as_chunks::<64>().0) {
+        let word = _mm256_cvtepi8_epi16(_mm_set1_epi32(i32::from_le_bytes(*word)));
+        for (sum, weights) in sums.iter_mut().zip(weights.as_chunks::<16>().0) {
+            *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(word, wide(*weights)));
+        }
+    }
+    // Two channels of one and two of the other vector in each half.
+    let [a, b, c, d] = sums;
+    let eights =
+        [_mm256_hadd_epi32(a, b), _mm256_hadd_epi32(c, d)].map(|both| _mm256_permute4x64_epi64::<0b11_01_10_00>(both));
+    // SAFETY: both types are 64 bytes and every bit pattern is an array.
+    unsafe { core::mem::transmute::<[__m256i; 2], [[i32; 4]; 4]>(eights) }
+}
+
 /// The sum of the lanes of each of four vectors.
 #[inline]
 #[target_feature(enable = "avx2")]
@@ -202,6 +222,12 @@ impl Isa for Avx2 {
     fn mix(self, weights: [&[[i8; 2]]; ROWS], values: &Rows<'_>, channel: usize) -> [[i32; 16]; ROWS] {
         // SAFETY: `self` proves AVX2.
         unsafe { attention::mix(weights, values, channel) }
+    }
+
+    #[inline(always)]
+    fn row_in_blocks(self, op: &Conv<'_>, row: &[i8], out: &mut [i8]) {
+        // SAFETY: `self` proves AVX2.
+        row_by_blocks(self, op, row, out, |block| unsafe { dot_16(row, block) });
     }
 
     #[inline(always)]

@@ -19,7 +19,7 @@ use core::arch::x86_64::__cpuid_count;
 
 use super::avx2::{self, Avx2};
 use crate::attention::{Attention, ROWS, Rows};
-use crate::conv::Conv;
+use crate::conv::{Conv, Packing};
 use crate::isa::Isa;
 use crate::layer_norm::{LayerNorm, Row};
 use crate::requant::Requant;
@@ -48,6 +48,7 @@ fn with_avx512<R>(body: impl FnOnce() -> R) -> R {
 
 impl Isa for Avx512 {
     const NAME: &'static str = "avx512";
+    const PACKING: Packing = Packing::Blocks;
 
     #[inline(always)]
     fn enter<R>(self, body: impl FnOnce() -> R) -> R {
@@ -104,6 +105,11 @@ impl Isa for Avx512 {
     #[inline(always)]
     fn mix(self, weights: [&[[i8; 2]]; ROWS], values: &Rows<'_>, channel: usize) -> [[i32; 16]; ROWS] {
         self.0.mix(weights, values, channel)
+    }
+
+    #[inline(always)]
+    fn row_in_blocks(self, op: &Conv<'_>, row: &[i8], out: &mut [i8]) {
+        self.0.row_in_blocks(op, row, out);
     }
 
     #[inline(always)]

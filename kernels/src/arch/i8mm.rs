@@ -5,7 +5,7 @@
 use super::neon::{self, Neon};
 use crate::add::Add;
 use crate::attention::{Attention, ROWS, Rows};
-use crate::conv::Conv;
+use crate::conv::{Conv, Packing};
 use crate::isa::Isa;
 use crate::layer_norm::{LayerNorm, Row};
 
@@ -24,6 +24,7 @@ impl I8mm {
 
 impl Isa for I8mm {
     const NAME: &'static str = "i8mm";
+    const PACKING: Packing = Packing::Blocks;
 
     #[inline(always)]
     fn enter<R>(self, body: impl FnOnce() -> R) -> R {
@@ -74,6 +75,11 @@ impl Isa for I8mm {
     #[inline(always)]
     fn dot_2x4(self, rows: [&[i8]; 2], weights: [&[u8]; 4]) -> [[i32; 4]; 2] {
         self.0.dot_2x4(rows, weights)
+    }
+
+    #[inline(always)]
+    fn row_in_blocks(self, op: &Conv<'_>, row: &[i8], out: &mut [i8]) {
+        self.0.row_in_blocks(op, row, out);
     }
 
     #[inline(always)]

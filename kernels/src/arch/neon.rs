@@ -21,7 +21,7 @@ mod strip;
 
 use crate::add::Add;
 use crate::attention::{Attention, ROWS, Rows};
-use crate::conv::Conv;
+use crate::conv::{Conv, Packing, row_by_blocks};
 use crate::isa::Isa;
 use crate::layer_norm::{LayerNorm, Row};
 
@@ -46,7 +46,11 @@ impl Neon {
 #[inline]
 pub(super) unsafe fn matrix_conv(op: &Conv<'_>, input: &[i8], output: &mut [i8], scratch: &mut [i8]) -> bool {
     // SAFETY: SMMLA is what these tiles need.
-    let products = conv::Products { unit: 8, pack: pack::pairs, tiles: [matrix::narrow_tiles, matrix::tiles] };
+    let products = conv::Products {
+        unit: 8,
+        packs: [pack::pairs, pack::pairs_of_blocks],
+        tiles: [matrix::narrow_tiles, matrix::tiles],
+    };
     unsafe { conv::conv(&products, op, input, output, scratch) }
 }
 
@@ -57,6 +61,7 @@ fn with_dot_product<R>(body: impl FnOnce() -> R) -> R {
 
 impl Isa for Neon {
     const NAME: &'static str = "neon";
+    const PACKING: Packing = Packing::Blocks;
 
     #[inline(always)]
     fn enter<R>(self, body: impl FnOnce() -> R) -> R {
@@ -67,7 +72,11 @@ impl Isa for Neon {
     #[inline(always)]
     fn conv(self, op: &Conv<'_>, input: &[i8], output: &mut [i8], scratch: &mut [i8]) -> bool {
         // SAFETY: `self` proves SDOT, which is what these tiles need.
-        let products = conv::Products { unit: 4, pack: pack::words, tiles: [product::narrow_tiles, product::tiles] };
+        let products = conv::Products {
+            unit: 4,
+            packs: [pack::words, pack::blocks],
+            tiles: [product::narrow_tiles, product::tiles],
+        };
         unsafe { conv::conv(&products, op, input, output, scratch) }
     }
 
@@ -117,6 +126,12 @@ impl Isa for Neon {
     fn dot_2x4(self, rows: [&[i8]; 2], weights: [&[u8]; 4]) -> [[i32; 4]; 2] {
         // SAFETY: `self` proves SDOT.
         unsafe { product::dot_2x4(rows, weights) }
+    }
+
+    #[inline(always)]
+    fn row_in_blocks(self, op: &Conv<'_>, row: &[i8], out: &mut [i8]) {
+        // SAFETY: `self` proves SDOT.
+        row_by_blocks(self, op, row, out, |block| unsafe { product::dot_16(row, block) });
     }
 
     #[inline(always)]

@@ -13,6 +13,7 @@ use core::arch::x86_64::{
 use super::avx2::{self, Avx2};
 use super::bytes::unsigned;
 use crate::attention::{ROWS, Rows};
+use crate::conv::Conv;
 use crate::isa::Isa;
 use crate::requant::Requant;
 
@@ -136,6 +137,11 @@ impl Isa for Vnni {
     #[inline(always)]
     fn mix(self, weights: [&[[i8; 2]]; ROWS], values: &Rows<'_>, channel: usize) -> [[i32; 16]; ROWS] {
         self.0.mix(weights, values, channel)
+    }
+
+    #[inline(always)]
+    fn row_in_blocks(self, op: &Conv<'_>, row: &[i8], out: &mut [i8]) {
+        self.0.row_in_blocks(op, row, out);
     }
 
     #[inline(always)]

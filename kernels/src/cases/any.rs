@@ -53,9 +53,13 @@ impl Choices<'_> {
     fn convolution(&mut self) -> ConvCase {
         let mut input = self.shape();
         let window = self.window(&mut input);
-        let groups = u16::from(self.between(1, 4));
+        let mut groups = u16::from(self.between(1, 4));
         input.channels = input.channels.next_multiple_of(groups);
-        let outputs = groups * u16::from(self.between(1, 12));
+        let mut outputs = groups * u16::from(self.between(1, 12));
+        if groups == 4 && self.flag() {
+            // Weights may lie in blocks: channels are whole words.
+            (groups, outputs) = (1, 16 * u16::from(self.between(1, 2)));
+        }
         let shift = self.byte().is_multiple_of(2).then(|| self.between(1, 62));
         let paint = self.paint();
         let (to, curve) = (self.element(), self.flag());

@@ -12,7 +12,7 @@ use super::{
     AttentionCase, Case, ConvCase, Failure, Lent, Line, NormCase, Paint, Prepared, prepare, take, transformer,
 };
 use crate::arch::Scalar;
-use crate::{Add, Element, Isa, Pool, PoolKind, Shape, Window, reference};
+use crate::{Add, Element, Isa, Packing, Pool, PoolKind, Shape, Window, reference};
 
 /// What a layer counts to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -323,7 +323,7 @@ pub fn report<'a, I: Isa, const A: usize, const C: usize>(
     let core = CORES.iter().position(|&name| name == I::NAME).unwrap_or_default();
     for layer in layers {
         let Layer { name, group, peer, times: [first, second, third, fourth], .. } = layer;
-        match run(isa, layer, memory, &mut measure) {
+        match run(isa, layer, I::PACKING, memory, &mut measure) {
             Ok((instructions, hash)) if hash == layer.expected => {
                 let (work, peer) = (layer.work(), peer.get(core).copied().unwrap_or_default());
                 say(format_args!(
@@ -346,17 +346,19 @@ pub fn report<'a, I: Isa, const A: usize, const C: usize>(
     passed
 }
 
-/// Runs a layer: what `measure` makes of the call, and the hash of its output.
+/// Runs a layer: what `measure` makes of the call, and the hash of its output. Weights of a convolution lie as `packing` says,
+/// where they can and the positions are more than a few, as an image has them.
 ///
 /// # Errors
 /// [`Failure`] if a body refuses it, or `memory` is too small.
 pub fn run<I: Isa, T, const A: usize, const C: usize>(
     isa: I,
     layer: &Layer,
+    packing: Packing,
     memory: &mut Memory<A, C>,
     measure: impl FnOnce(&mut dyn FnMut()) -> T,
 ) -> Result<(T, u32), Failure> {
-    call(Some(isa), layer, memory.lend(), measure)
+    call(Some(isa), layer, packing, memory.lend(), measure)
 }
 
 /// The hash that [`Layer::expected`] should be.
@@ -364,13 +366,14 @@ pub fn run<I: Isa, T, const A: usize, const C: usize>(
 /// # Errors
 /// [`Failure`] if `memory` is too small.
 pub fn expected<const A: usize, const C: usize>(layer: &Layer, memory: &mut Memory<A, C>) -> Result<u32, Failure> {
-    Ok(call(None::<Scalar>, layer, memory.lend(), |work| work())?.1)
+    Ok(call(None::<Scalar>, layer, Packing::Rows, memory.lend(), |work| work())?.1)
 }
 
 /// With an instruction set, or without one by [`crate::reference`].
 fn call<I: Isa, T>(
     isa: Option<I>,
     layer: &Layer,
+    packing: Packing,
     memory: Lent<'_>,
     measure: impl FnOnce(&mut dyn FnMut()) -> T,
 ) -> Result<(T, u32), Failure> {
@@ -380,7 +383,9 @@ fn call<I: Isa, T>(
         Case::Conv(case) | Case::Depthwise(case) => {
             let depthwise = matches!(layer.case, Case::Depthwise(_));
             let lent = Lent { activations: rest, constants };
-            let Prepared { op, input, output, scratch, .. } = prepare(case, depthwise, lent)?;
+            let few = case.output().len() < 4 * usize::from(case.outputs);
+            let packing = if few { Packing::Rows } else { packing };
+            let Prepared { op, input, output, scratch, .. } = prepare(case, depthwise, packing, lent)?;
             let measured = measure(&mut || match isa {
                 Some(isa) if depthwise => result = crate::depthwise(isa, &op, input, output, scratch),
                 Some(isa) => result = crate::conv(isa, &op, input, output, scratch),

@@ -75,6 +75,19 @@ fn convolutions(visit: &mut dyn FnMut(&Case)) {
     for paint in CORNERS {
         visit(&Case::Conv(ConvCase { paint, ..plain([1, 1, 128], 4, POINT) }));
     }
+    // Weights that may lie in blocks, lines of a window from one word to many, and few positions.
+    for channels in [4, 8, 12, 20, 36, 64] {
+        for outputs in [16, 48] {
+            visit(&Case::Conv(plain([5, 3, channels], outputs, POINT)));
+            visit(&Case::Conv(plain([1, 3, channels], outputs, POINT)));
+            visit(&Case::Conv(plain([4, 5, channels], 16, SAME_3X3)));
+        }
+    }
+    for paint in CORNERS {
+        visit(&Case::Conv(ConvCase { paint, ..plain([4, 4, 32], 16, SAME_3X3) }));
+        visit(&Case::Conv(ConvCase { paint, shift: Some(30), ..plain([4, 4, 64], 32, POINT) }));
+        visit(&Case::Conv(ConvCase { paint, to: Element::Int16, ..plain([3, 3, 16], 32, POINT) }));
+    }
     // A dense layer: the window is the whole map.
     visit(&Case::Conv(plain([4, 4, 16], 10, Window { kernel: [4, 4], stride: [1, 1], pad: [0; 4] })));
 }
@@ -267,6 +280,10 @@ pub fn random(seed: u64, count: u64, visit: &mut dyn FnMut(&Case)) {
         let channels = groups * (1 + random.below(20) as u16);
         let depthwise = number % 3 == 0;
         let outputs = if depthwise { channels } else { groups * (1 + random.below(10) as u16) };
+        // Now and then weights may lie in blocks.
+        let blocks = number % 6 == 1;
+        let (channels, outputs, groups) =
+            if blocks { (channels.min(7) * 4, outputs.min(2) * 16, 1) } else { (channels, outputs, groups) };
         let [height, width] = [0; 2].map(|_| 4 + random.below(6) as u16);
         let paint = if random.below(8) == 0 { Paint::Extremes(random.next()) } else { Paint::Random(random.next()) };
         let case = plain([height, width, channels], outputs, Window { kernel, stride, pad });

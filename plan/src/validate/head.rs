@@ -6,8 +6,8 @@ use crate::bytes::Field;
 use crate::error::Rule;
 use crate::image::Image;
 use crate::layout::{
-    AT_PATCHES, DETECTION_LEN, HEAD_MAPS, IF_PATCHES, MAX_ANCHORS, MAX_BIAS, MAX_DETECTIONS, MAX_NORM_CHANNELS,
-    MAX_REDUCTION, NO_TENSOR, PER_BOX, PER_PATCH, REFINES, WITH_BIAS, WITH_BIAS_MAP, WITH_CURVE,
+    AT_PATCHES, DETECTION_LEN, HEAD_MAPS, IF_PATCHES, IN_BLOCKS, MAX_ANCHORS, MAX_BIAS, MAX_DETECTIONS,
+    MAX_NORM_CHANNELS, MAX_REDUCTION, NO_TENSOR, PER_BOX, PER_PATCH, REFINES, WITH_BIAS, WITH_BIAS_MAP, WITH_CURVE,
 };
 use crate::record::{Attention, Element, Generator, Mixing, Op, OpKind, Sampling, Tensor, TensorId};
 
@@ -18,13 +18,13 @@ const MAX_STRIDE_LOG2: u8 = 7;
 /// its maps, whatever their number.
 pub(super) fn flags(image: &Image<'_>, op: &Op, at: At) -> Check {
     if !cfg!(feature = "detector") {
-        let known = if op.kind == OpKind::Conv { WITH_CURVE } else { 0 };
+        let known = if op.kind == OpKind::Conv { WITH_CURVE | IN_BLOCKS } else { 0 };
         at.equal(Rule::KindKnown, op.flags & !known, 0u8)?;
         return at.equal(Rule::KindKnown, u8::from(op.kind.is_of_head()), 0u8);
     }
     let rows = PER_PATCH | PER_BOX;
     let known = match op.kind {
-        OpKind::Conv => WITH_CURVE | IF_PATCHES | rows,
+        OpKind::Conv => WITH_CURVE | IN_BLOCKS | IF_PATCHES | rows,
         OpKind::Add | OpKind::LayerNorm | OpKind::Rescale => rows,
         OpKind::Windows => PER_PATCH | AT_PATCHES,
         OpKind::Attention => PER_BOX | WITH_BIAS_MAP,

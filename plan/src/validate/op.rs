@@ -5,7 +5,7 @@ use crate::bytes::Field;
 use crate::error::Rule;
 use crate::image::Image;
 use crate::layout::{
-    MAX_BIAS, MAX_KEYS, MAX_NORM_CHANNELS, MAX_REDUCTION, NO_TENSOR, WITH_BIAS, WITH_CURVE, WITH_MASK,
+    IN_BLOCKS, MAX_BIAS, MAX_KEYS, MAX_NORM_CHANNELS, MAX_REDUCTION, NO_TENSOR, WITH_BIAS, WITH_CURVE, WITH_MASK,
 };
 use crate::record::{Attention, Element, Op, OpKind, Tensor};
 
@@ -233,6 +233,9 @@ fn convolution(image: &Image<'_>, op: &Op, input: &Tensor, output: &Tensor, at: 
     if op.kind == OpKind::Depthwise {
         at.equal(Rule::Geometry, op.groups, inputs)?;
         at.equal(Rule::Geometry, outputs, inputs)?;
+    }
+    if op.flags & IN_BLOCKS != 0 {
+        at.equal(Rule::Geometry, u8::from(op.fits_blocks(input, output)), 1u8)?;
     }
     at.at_most(Rule::Numeric, op.reduction(input), MAX_REDUCTION)?;
     data(image, op.weights, op.weight_bytes(input, output), at)?;

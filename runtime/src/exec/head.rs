@@ -363,6 +363,7 @@ impl Bound<'_, '_> {
             groups: 1,
             input_zero: self.tensors[0].zero_point,
             weights: self.image.data(weights, usize::from(content).next_multiple_of(4) * outputs),
+            packing: kernels::Packing::Rows,
             to: kernels::Element::Int16,
             curve: None,
             requant,

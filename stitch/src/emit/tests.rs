@@ -1,6 +1,7 @@
 use plan::{ConfigId, Image, SegmentId};
 
 use super::*;
+use crate::family::Packing;
 use crate::learn::learn;
 use crate::learn::tests::{OPTIONS, anchor, family, images};
 use crate::quantize::{Pixels, quantize};
@@ -9,7 +10,12 @@ use crate::{calibrate, place, verify};
 
 /// Two anchors and one stitch: three configs.
 pub(crate) fn placed() -> Placed {
-    let blocks = family(anchor("a", 3, 1), anchor("b", 6, 2));
+    placed_of([3, 6])
+}
+
+/// As [`placed`], of anchors that have as many channels.
+fn placed_of([small, large]: [usize; 2]) -> Placed {
+    let blocks = family(anchor("a", small, 1), anchor("b", large, 2));
     let stitched = learn(&blocks, &images(32), OPTIONS, &|| ()).expect("learned").stitched;
     let calibrated = calibrate::calibrate(stitched, &images(32), &|| ());
     let pixels = Pixels { mean: vec![0.5; 3], std: vec![0.5; 3] };
@@ -17,7 +23,7 @@ pub(crate) fn placed() -> Placed {
 }
 
 fn labels() -> Labels {
-    Labels { family: "test".into(), classes: ["w", "x", "y", "z"].map(String::from).into() }
+    Labels { family: "test".into(), classes: ["w", "x", "y", "z"].map(String::from).into(), packing: Packing::Rows }
 }
 
 pub(crate) fn image(placed: &Placed, measured: &Measured) -> Vec<u8> {
@@ -45,6 +51,25 @@ fn a_family_becomes_a_verified_image_and_the_same_bytes_twice() {
     assert_eq!(parsed.label(3), "z");
     let names: Vec<String> = (0..3).map(|config| parsed.config_name(ConfigId(config)).to_string()).collect();
     assert_eq!(names, placed.quantized.paths.iter().map(|path| path.name.clone()).collect::<Vec<_>>());
+}
+
+/// The smaller anchor has no layer whose weights fit blocks: its outputs are not in sixteens.
+#[test]
+fn weights_in_blocks_are_other_bytes_of_the_same_network() {
+    let placed = placed_of([8, 32]);
+    let image = |packing| {
+        let labels = Labels { packing, ..labels() };
+        emit(&placed, &labels, &CostModel::cortex_m4f(), &Measured::default()).expect("emitted")
+    };
+    let (rows, blocks) = (image(Packing::Rows), image(Packing::Blocks));
+    let (rows, blocks) = (Image::parse(&rows).expect("an image"), Image::parse(&blocks).expect("an image"));
+    let ops = |image: &Image<'_>| (0..image.ops()).map(|op| image.op(OpId(op as u16))).collect::<Vec<_>>();
+    let in_blocks = |ops: &[plan::Op]| ops.iter().filter(|op| op.flags & IN_BLOCKS != 0).count();
+    // Of the larger anchor all 3x3 layers but the first, whose lines are 9 bytes; and the stitch.
+    assert_eq!((in_blocks(&ops(&rows)), in_blocks(&ops(&blocks))), (0, 5));
+    let input: Vec<i8> = (0..6 * 6 * 3).map(|value| (value * 7 % 251) as u8 as i8).collect();
+    let outputs = |image| verify::agreed_outputs(image, &input).expect("all instruction sets agree");
+    assert_eq!(outputs(&rows), outputs(&blocks));
 }
 
 #[test]

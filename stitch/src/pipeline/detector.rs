@@ -9,7 +9,7 @@ use crate::cut::Blocks;
 use crate::detection::coco::BoxSet;
 use crate::detection::evaluate::scores;
 use crate::detection::picture::Picture;
-use crate::emit::{Labels, Measured};
+use crate::emit::Measured;
 use crate::error::Error;
 use crate::family::{FamilySpec, InputSpec};
 use crate::head::{self, HeadFile};
@@ -61,7 +61,7 @@ pub(super) fn compile(
     if options.stop_after == Stage::Place {
         return Ok(Compiled::Stopped(text::print_placed(&placed)));
     }
-    let labels = Labels { family: spec.name.clone(), classes: spec.labels.clone() };
+    let labels = super::labels(spec);
     let cost = CostModel::cortex_m4f();
     let emit = |measured: &Measured| emit::emit(&placed, &labels, &cost, measured);
     let bytes = emit(&Measured::default())?;

@@ -8,6 +8,7 @@ use super::ranges::{of_pixels, to_integer};
 use super::*;
 use crate::cost::CostModel;
 use crate::emit::{Labels, Measured, emit};
+use crate::family::Packing;
 use crate::graph::{Attention, Clamp, Function, Heads, PoolKind, Window};
 use crate::learn::tests::Random;
 use crate::network::{Cut, Extent, Kind, Path, Segment};
@@ -72,7 +73,7 @@ fn calibrated(ops: Vec<(Op, Vec<usize>, [usize; 3])>, inputs: &[Vec<f32>]) -> Ca
 fn compile(calibrated: &Calibrated) -> (Quantized, Vec<u8>) {
     let quantized = quantize(calibrated, &pixels(), &[]).expect("quantised");
     let placed = place::place(quantized.clone()).expect("placed");
-    let labels = Labels { family: "test".into(), classes: vec!["one".into()] };
+    let labels = Labels { family: "test".into(), classes: vec!["one".into()], packing: Packing::Rows };
     let bytes = emit(&placed, &labels, &CostModel::cortex_m4f(), &Measured::default()).expect("emitted");
     (quantized, bytes)
 }
@@ -384,7 +385,7 @@ fn a_tensor_of_16_bits_is_nearer_to_float_and_a_name_that_is_not_there_is_refuse
     let picture: Vec<u8> = (0..216).map(|index| (index * 7 % 251) as u8).collect();
     let noise = |asked: &[String]| -> Result<f64, Error> {
         let placed = place::place(quantize(&network, &pixels(), asked)?)?;
-        let labels = Labels { family: "test".into(), classes: vec!["one".into()] };
+        let labels = Labels { family: "test".into(), classes: vec!["one".into()], packing: Packing::Rows };
         let bytes = emit(&placed, &labels, &CostModel::cortex_m4f(), &Measured::default())?;
         let found = layers::layers(&network, &placed.quantized, &bytes, 0, &pixels(), std::slice::from_ref(&picture))?;
         assert_eq!((found.len(), &found[0].name[..]), (2, "a.0:node0"));

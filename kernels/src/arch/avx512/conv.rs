@@ -1,15 +1,15 @@
 //! Convolutions: tiles of up to eight positions by up to 48 output channels.
 //!
-//! A band of the map is widened once to a strip on the stack, padding included, and windows are read from it in place. Rows of
-//! weights lie in the image as for every other CPU; 16 to 48 of them are widened and interleaved on the stack, pair by pair of
-//! values, and serve all positions of the band. Nothing is summed across a vector.
+//! A band of the map is widened once to a strip on the stack, padding included, and windows are read from it in place. Weights
+//! of 16 to 48 channels, rows or blocks, are widened and interleaved on the stack, pair by pair of values, and serve all positions of
+//! the band. Nothing is summed across a vector.
 
-use super::pack::pack;
+use super::pack::{pack, pack_blocks};
 use super::rescale::{Finish, Table};
 use super::room::with_room;
 use super::strip::Strip;
 use super::tile::{Factors, LANES, ROWS, rows, tiles, vectors};
-use crate::conv::{Conv, row_len};
+use crate::conv::{Conv, Packing, row_len};
 
 /// Most values of 16 bits of a strip, and of packed weights.
 const STRIP: usize = 160 << 10;
@@ -91,7 +91,10 @@ unsafe fn group_of(
         // SAFETY: at most `most` vectors of weights, so there is room; the strip has the windows of `count` positions, the output
         // has as many.
         unsafe {
-            pack(rows, row, vectors, [strip.lines, strip.line], factors.columns.cast_mut());
+            match op.packing {
+                Packing::Rows => pack(rows, row, vectors, [strip.lines, strip.line], factors.columns.cast_mut()),
+                Packing::Blocks => pack_blocks(rows, vectors, factors.columns.cast_mut()),
+            }
             band_of(factors, &outputs, strip, count, vectors);
         }
         done += size;

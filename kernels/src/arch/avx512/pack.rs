@@ -2,14 +2,16 @@
 
 use core::arch::x86_64::{
     __m128i, __m512i, _mm_loadu_si128, _mm_maskz_loadu_epi8, _mm_unpackhi_epi8, _mm_unpacklo_epi8, _mm256_set_m128i,
-    _mm512_castsi128_si512, _mm512_cvtepi8_epi16, _mm512_inserti32x4, _mm512_srai_epi16, _mm512_storeu_si512,
-    _mm512_unpackhi_epi8, _mm512_unpackhi_epi16, _mm512_unpackhi_epi32, _mm512_unpacklo_epi8, _mm512_unpacklo_epi16,
-    _mm512_unpacklo_epi32,
+    _mm512_castsi128_si512, _mm512_cvtepi8_epi16, _mm512_inserti32x4, _mm512_loadu_si512, _mm512_set4_epi32,
+    _mm512_shuffle_epi8, _mm512_srai_epi16, _mm512_storeu_si512, _mm512_unpackhi_epi8, _mm512_unpackhi_epi16,
+    _mm512_unpackhi_epi32, _mm512_unpacklo_epi8, _mm512_unpacklo_epi16, _mm512_unpacklo_epi32,
 };
 use core::ptr::null;
 
 use super::rescale::lanes;
 use super::tile::LANES;
+#[cfg(doc)]
+use crate::conv::Packing;
 
 /// Writes `[lines][pairs of a line][vectors][16 channels][2]` from rows of `row` bytes, one a channel, each of which begins
 /// with `lines` lines of `line` bytes. What is missing of a last pair or a last vector is zero.
@@ -27,6 +29,33 @@ pub(super) unsafe fn pack(rows: &[u8], row: usize, vectors: usize, [lines, line]
             let place = (number * line.div_ceil(2) * vectors + vector) * 2 * LANES;
             // SAFETY: a line of each row that is there; the line's part of the room.
             unsafe { pack_line(core::array::from_fn(starts), line, vectors, packed.wrapping_add(place)) };
+        }
+    }
+}
+
+/// As [`pack`], from a block of [`Packing::Blocks`] for each vector.
+///
+/// # Safety
+/// There is room.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+pub(super) unsafe fn pack_blocks(blocks: &[u8], vectors: usize, packed: *mut i16) {
+    for (vector, block) in blocks.chunks_exact((blocks.len() / vectors).max(1)).enumerate() {
+        let mut to = packed.wrapping_add(vector * 2 * LANES);
+        for words in block.as_chunks::<64>().0 {
+            // SAFETY: 64 bytes.
+            let words = unsafe { _mm512_loadu_si512(words.as_ptr().cast()) };
+            // A byte moved to the upper half of a lane of 16 bits, and the sign drawn down behind it.
+            for pair in [
+                [0x0180_0080, 0x0580_0480, 0x0980_0880, 0x0d80_0c80],
+                [0x0380_0280, 0x0780_0680, 0x0b80_0a80, 0x0f80_0e80],
+            ] {
+                let [a, b, c, d] = pair;
+                let places = _mm512_set4_epi32(d, c, b, a);
+                let pair = _mm512_srai_epi16::<8>(_mm512_shuffle_epi8(words, places));
+                // SAFETY: 32 values of the room.
+                unsafe { _mm512_storeu_si512(to.cast(), pair) };
+                to = to.wrapping_add(vectors * 2 * LANES);
+            }
         }
     }
 }
@@ -123,4 +152,14 @@ pub(super) fn deep([a, b, c, d]: [__m128i; 4]) -> [__m512i; 2] {
     let four = _mm512_inserti32x4::<3>(_mm512_inserti32x4::<2>(four, c), d);
     // Each byte beside itself is a value of 16 bits moved up by 8.
     [_mm512_srai_epi16::<8>(_mm512_unpacklo_epi8(four, four)), _mm512_srai_epi16::<8>(_mm512_unpackhi_epi8(four, four))]
+}
+
+/// Two words of each channel of a block, widened: of the channels `vector`, 4 + `vector`, 8 + `vector` and 12 + `vector`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+pub(super) fn eight_of_block([a, b]: [__m512i; 2], vector: usize) -> __m512i {
+    let two = if vector < 2 { _mm512_unpacklo_epi32(a, b) } else { _mm512_unpackhi_epi32(a, b) };
+    let doubled =
+        if vector.is_multiple_of(2) { _mm512_unpacklo_epi8(two, two) } else { _mm512_unpackhi_epi8(two, two) };
+    _mm512_srai_epi16::<8>(doubled)
 }

@@ -11,20 +11,20 @@
 //! bits wrap: only the last one, four times an output's sum, has to fit. Then a shift by two is exact.
 
 use core::arch::x86_64::{
-    __m512i, _mm_loadu_si128, _mm_maskz_loadu_epi8, _mm512_add_epi16, _mm512_add_epi32, _mm512_mask_storeu_epi16,
-    _mm512_maskz_loadu_epi16, _mm512_setzero_si512, _mm512_srai_epi32, _mm512_storeu_si512, _mm512_sub_epi16,
-    _mm512_sub_epi32,
+    __m512i, _mm_loadu_si128, _mm_maskz_loadu_epi8, _mm512_add_epi16, _mm512_add_epi32, _mm512_loadu_si512,
+    _mm512_mask_storeu_epi16, _mm512_maskz_loadu_epi16, _mm512_setzero_si512, _mm512_srai_epi32, _mm512_storeu_si512,
+    _mm512_sub_epi16, _mm512_sub_epi32,
 };
 
 use core::mem::MaybeUninit;
 use core::ops::RangeInclusive;
 
-use super::pack::deep;
+use super::pack::{deep, eight_of_block};
 use super::rescale::{Constants, Finish, Table, lanes};
 use super::room::{MOST, with_room};
 use super::strip::{Strip, mask};
 use super::tile::{DEEP_ROWS, DEPTH, Factors, LANES, QUARTERS, ROWS};
-use crate::conv::{Conv, row_len};
+use crate::conv::{Conv, Packing, row_len};
 use crate::shape::Shape;
 
 /// Places of a tile of the map, or of its transform.
@@ -217,7 +217,7 @@ impl Band<'_> {
         }
     }
 
-    /// Transforms the weights of up to 16 channels, each a row of `row` bytes.
+    /// Transforms the weights of up to 16 channels, `row` bytes of each.
     ///
     /// # Safety
     /// There is room.
@@ -229,6 +229,20 @@ impl Band<'_> {
             let whole = channel + 2 * DEPTH <= channels && rows.len() == LANES * row;
             for vector in 0..QUARTERS {
                 let tap = |tap: usize| {
+                    if self.op.packing == Packing::Blocks {
+                        let word = |number: usize| {
+                            let at = channel + 4 * number;
+                            if at >= channels {
+                                return _mm512_setzero_si512();
+                            }
+                            let place = rows.as_ptr().wrapping_add(LANES * (tap * channels + at));
+                            // SAFETY: four values of a tap of each of 16 channels.
+                            unsafe { _mm512_loadu_si512(place.cast()) }
+                        };
+                        // No function of arrays, which would not be compiled for the instruction set.
+                        let (first, second) = ([word(0), word(1)], [word(2), word(3)]);
+                        return [eight_of_block(first, vector), eight_of_block(second, vector)];
+                    }
                     let start = |number: usize| (vector + 4 * number) * row + tap * channels + channel;
                     let bytes = |number: usize| {
                         let place = rows.as_ptr().wrapping_add(start(number));

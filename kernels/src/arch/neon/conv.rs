@@ -10,7 +10,7 @@ use super::pack::Pack;
 use super::rescale::{Rescale, scaled};
 use super::room::with_room;
 use super::strip::{Strip, Windows};
-use crate::conv::{Conv, row_len};
+use crate::conv::{Conv, Packing, row_len};
 use crate::element::Element;
 
 /// Windows of a tile.
@@ -92,7 +92,8 @@ pub(super) type Tiles = unsafe fn(&Block, &Windows);
 pub(super) struct Products {
     /// Bytes of a line that an instruction takes.
     pub(super) unit: usize,
-    pub(super) pack: Pack,
+    /// From rows, and from blocks.
+    pub(super) packs: [Pack; 2],
     /// For blocks of eight channels and of 16.
     pub(super) tiles: [Tiles; 2],
 }
@@ -117,12 +118,17 @@ pub(super) unsafe fn conv(
     if per_group < BLOCKS[0] || !op.requant.is_short() {
         return false;
     }
+    let in_blocks = op.packing == Packing::Blocks;
     if positions < ROWS {
+        if in_blocks {
+            return false;
+        }
         // SAFETY: the rescale is short, and there are channels enough.
         return unsafe { dense::dense(op, input, output, scratch) };
     }
     let strip = Strip::new(op, products.unit);
     let packed = BLOCKS[1] * strip.depth();
+    let pack = products.packs[usize::from(in_blocks)];
     let lines = [op.window.kernel[0].into(), usize::from(op.window.kernel[1]) * channels];
     let rescale = Rescale::new(op, 0);
     with_room(packed + strip.need(), |room| {
@@ -135,12 +141,14 @@ pub(super) unsafe fn conv(
                 let Some(output) = output.get_mut(start * pitch..(start + windows.count) * pitch) else { return };
                 for (first, wide) in blocks(per_group) {
                     let (first, len) = (group * per_group + first, BLOCKS[usize::from(wide)]);
-                    let Some(rows) = op.weights.get(first * row..(first + len) * row) else { return };
+                    let Some(weights) = op.weights.get(first * row..(first + len) * row) else { return };
+                    // SAFETY: there is room, and a row for each channel.
+                    let weights = unsafe { pack(weights, row, lines, room) };
                     // SAFETY: there are eight channels from each of them on.
                     let [low, high] = [first, first + len - CHANNELS].map(|first| unsafe { rescale.constants(first) });
                     let four = |[a, b]: [_; 2], [c, d]: [_; 2]| [a, b, c, d];
                     let block = Block {
-                        weights: room,
+                        weights,
                         bias: four(low.bias, high.bias),
                         multiplier: four(low.multiplier, high.multiplier),
                         shift: four(low.shift, high.shift),
@@ -149,12 +157,8 @@ pub(super) unsafe fn conv(
                         pitch,
                         wide: op.to == Element::Int16,
                     };
-                    // SAFETY: there is room for the rows of a block, and a row for each channel; the output has the positions
-                    // of the windows; shifts were checked above.
-                    unsafe {
-                        (products.pack)(rows, row, lines, room);
-                        products.tiles[usize::from(wide)](&block, &windows);
-                    }
+                    // SAFETY: the output has the positions of the windows; shifts were checked above.
+                    unsafe { products.tiles[usize::from(wide)](&block, &windows) };
                 }
             }
         }

@@ -1,29 +1,70 @@
 //! Weights as tiles read them.
 
 use core::arch::aarch64::{
-    int8x16_t, vld1q_s8, vreinterpretq_s8_s64, vreinterpretq_s32_s8, vreinterpretq_s64_s8, vreinterpretq_s64_s32,
-    vst1q_s8, vzip1q_s32, vzip1q_s64, vzip2q_s32, vzip2q_s64,
+    int8x16_t, vdupq_n_s8, vld1q_s8, vreinterpretq_s8_s32, vreinterpretq_s8_s64, vreinterpretq_s32_s8,
+    vreinterpretq_s64_s8, vreinterpretq_s64_s32, vst1q_s8, vzip1q_s32, vzip1q_s64, vzip2q_s32, vzip2q_s64,
 };
 use core::array::from_fn;
 
 use super::product::next;
 use crate::arch::signed;
+#[cfg(doc)]
+use crate::conv::Packing;
 
-/// Packs rows of weights, each of `row` bytes, which begin with a number of lines of a number of bytes. Lines are padded with
-/// zeros to whole units.
+/// Packs the weights of some channels, `row` bytes of each, which begin with a number of lines of a number of bytes. Lines are
+/// padded with zeros to whole units. Says where the packed ones are: in the room, or where they were.
 ///
 /// # Safety
-/// There is room; rows come in fours.
-pub(super) type Pack = unsafe fn(rows: &[u8], row: usize, lines: [usize; 2], packed: *mut i8);
+/// There is room; channels come in fours, those of a block in sixteens.
+pub(super) type Pack = unsafe fn(weights: &[u8], row: usize, lines: [usize; 2], room: *mut i8) -> *const i8;
+
+/// A block of [`Packing::Blocks`] is what SDOT needs.
+///
+/// # Safety
+/// None.
+pub(super) unsafe fn blocks(block: &[u8], _: usize, _: [usize; 2], _: *mut i8) -> *const i8 {
+    block.as_ptr().cast()
+}
+
+/// `[lines][line/8][16][8]` from a block of [`Packing::Blocks`], for SMMLA.
+///
+/// # Safety
+/// See [`Pack`]; units are eight bytes.
+#[target_feature(enable = "neon")]
+pub(super) unsafe fn pairs_of_blocks(block: &[u8], _: usize, [lines, line]: [usize; 2], room: *mut i8) -> *const i8 {
+    let (mut words, mut to) = (block.as_ptr().cast::<i8>(), room);
+    for _ in 0..lines {
+        for at in (0..line).step_by(8) {
+            let next = words.wrapping_add(64);
+            for four in [0, 16, 32, 48] {
+                // SAFETY: a word of four channels; the next one is none where a line ends.
+                let two = unsafe {
+                    let first = vld1q_s8(words.wrapping_add(four));
+                    [first, if line - at > 4 { vld1q_s8(next.wrapping_add(four)) } else { vdupq_n_s8(0) }]
+                };
+                let [a, b] = two.map(|words| vreinterpretq_s32_s8(words));
+                // SAFETY: eight bytes of four channels.
+                unsafe {
+                    vst1q_s8(to, vreinterpretq_s8_s32(vzip1q_s32(a, b)));
+                    vst1q_s8(to.wrapping_add(16), vreinterpretq_s8_s32(vzip2q_s32(a, b)));
+                }
+                to = to.wrapping_add(32);
+            }
+            words = if line - at > 4 { next.wrapping_add(64) } else { next };
+        }
+    }
+    room
+}
 
 /// `[lines][line/4][channels][4]`, for SDOT.
 ///
 /// # Safety
 /// See [`Pack`]; units are four bytes.
 #[target_feature(enable = "neon")]
-pub(super) unsafe fn words(rows: &[u8], row: usize, lines: [usize; 2], packed: *mut i8) {
+pub(super) unsafe fn words(rows: &[u8], row: usize, lines: [usize; 2], room: *mut i8) -> *const i8 {
     // SAFETY: as the caller says.
-    unsafe { pack::<4, 4>(rows, row, lines, packed, |rows| transposed(rows)) };
+    unsafe { pack::<4, 4>(rows, row, lines, room, |rows| transposed(rows)) };
+    room
 }
 
 /// `[lines][line/8][channels][8]`, for SMMLA.
@@ -31,9 +72,10 @@ pub(super) unsafe fn words(rows: &[u8], row: usize, lines: [usize; 2], packed: *
 /// # Safety
 /// See [`Pack`]; units are eight bytes.
 #[target_feature(enable = "neon")]
-pub(super) unsafe fn pairs(rows: &[u8], row: usize, lines: [usize; 2], packed: *mut i8) {
+pub(super) unsafe fn pairs(rows: &[u8], row: usize, lines: [usize; 2], room: *mut i8) -> *const i8 {
     // SAFETY: as the caller says.
-    unsafe { pack::<2, 8>(rows, row, lines, packed, |rows| zipped(rows)) };
+    unsafe { pack::<2, 8>(rows, row, lines, room, |rows| zipped(rows)) };
+    room
 }
 
 /// `ROWS` rows at a time: `turn` has 16 bytes of each, and gives the units of each place in a line.

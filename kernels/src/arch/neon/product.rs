@@ -246,6 +246,21 @@ pub(super) fn dot_2x4([x0, x1]: [&[i8]; 2], [w0, w1, w2, w3]: [&[u8]; 4]) -> [[i
     sums.map(|sums| unsafe { core::mem::transmute::<int32x4_t, [i32; 4]>(totals(sums)) })
 }
 
+/// See [`crate::conv::row_by_blocks`].
+#[target_feature(enable = "dotprod")]
+pub(super) fn dot_16(row: &[i8], block: &[u8]) -> [[i32; 4]; 4] {
+    let mut sums = [vdupq_n_s32(0); 4];
+    for (word, weights) in unsigned(row).as_chunks::<4>().0.iter().zip(block.as_chunks::<64>().0) {
+        let word = vreinterpretq_s8_s32(vdupq_n_s32(i32::from_le_bytes(*word)));
+        for (sum, weights) in sums.iter_mut().zip(weights.as_chunks::<16>().0) {
+            // SAFETY: 16 bytes.
+            *sum = sdot(*sum, word, unsafe { vld1q_s8(weights.as_ptr().cast()) });
+        }
+    }
+    // SAFETY: both types are 64 bytes and every bit pattern is an array.
+    unsafe { core::mem::transmute::<[int32x4_t; 4], [[i32; 4]; 4]>(sums) }
+}
+
 /// See [`crate::Isa::dot`].
 #[inline]
 #[target_feature(enable = "dotprod")]

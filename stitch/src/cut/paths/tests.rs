@@ -5,6 +5,7 @@ use ndarray::Array4;
 use crate::cost::CostModel;
 use crate::cut::{self, Blocks, Pair};
 use crate::emit::{self, Labels, Measured};
+use crate::family::Packing;
 use crate::family::{Space, StitchSpec, WindowSpec};
 use crate::graph::{Clamp, Graph, Node, Op, PoolKind, Window};
 use crate::network::{Calibrated, Extent};
@@ -174,7 +175,11 @@ fn two_thousand_configs_are_listed_costed_and_placed_in_five_seconds() {
 
     let begin = Instant::now();
     let mut placed = place::place(quantized.unwrap_or_else(|error| panic!("{error}"))).expect("it fits an arena");
-    let labels = Labels { family: "scale".into(), classes: ["0", "1", "2", "3"].map(String::from).into() };
+    let labels = Labels {
+        family: "scale".into(),
+        classes: ["0", "1", "2", "3"].map(String::from).into(),
+        packing: Packing::Rows,
+    };
     let bytes = |placed: &_| emit::emit(placed, &labels, &CostModel::cortex_m4f(), &Measured::default());
     let all = bytes(&placed).expect("an image");
     let placed_in = begin.elapsed();
