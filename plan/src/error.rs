@@ -42,11 +42,11 @@ rules! {
     Partition = 14, "Segments, configs and their ranges follow one another without gap or overlap.";
     Geometry = 15, "The shapes and elements of an op agree with its kind, window, groups and steps.";
     Numeric = 16, "Sums cannot overflow: reductions, biases, multipliers and shifts are in range.";
-    WriteBeforeRead = 17, "A tensor of the segment is written once, whole, and before it is read.";
-    Placement = 18, "Live tensors and scratch are aligned, apart and inside the segment's peak; kept maps likewise in theirs.";
-    SegmentEnds = 19, "A segment's first and last tensors are those of its cuts and lie at the two ends.";
+    WriteBeforeRead = 17, "A tensor of the segment is written once, whole, and before it is read; a streamed one by the next op alone.";
+    Placement = 18, "Live tensors and scratch are aligned, apart and inside the segment's peak, but a sum may lie on its first operand; kept maps likewise in theirs.";
+    SegmentEnds = 19, "A segment's first and last tensors are those of its cuts and lie at the two ends, or both at the first.";
     Costs = 20, "There is one cost per target and segment; no bound is below its prediction; a second has ticks.";
-    Path = 21, "A config is a chain of segments, none twice, in the longest runs, from the input cut to the output cut; it keeps each map once, before it is read.";
+    Path = 21, "A config is a chain of segments, none twice, in the longest runs, from the input cut to the output cut; it keeps each map once, before it is read; in the lead no output stays at the end of its input.";
     ConfigCost = 22, "A config's arena is that of its segments and kept maps, and the image's is enough; no score is above 10,000.";
     OverlayOrder = 23, "Overlays name convolutions of their path, and their step, in the order in which they run.";
     SelfTest = 24, "The self test has one input and one output per config.";

@@ -73,6 +73,10 @@ pub const MAX_DETECTIONS: u16 = 100;
 pub const HEAD_MAPS: usize = 3;
 /// Bytes of a detection, and of the number of detections before the first.
 pub const DETECTION_LEN: u16 = 12;
+/// Flag of an op whose output the next one takes up strip by strip: [`crate::stream`].
+pub const STREAMED: u16 = 256;
+/// Ops of one stream at most.
+pub const MAX_STREAM: usize = 8;
 /// Flag of a convolution: a table follows the clamp.
 pub const WITH_CURVE: u16 = 1;
 /// Flag of a convolution: its weights lie in blocks ([`crate::Op::fits_blocks`]).

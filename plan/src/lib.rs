@@ -35,6 +35,7 @@ mod record;
 #[cfg(any(test, feature = "alloc"))]
 #[allow(clippy::expect_used)]
 pub mod sample;
+pub mod stream;
 mod validate;
 #[cfg(any(test, feature = "alloc"))]
 mod write;

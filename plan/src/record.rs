@@ -1,7 +1,7 @@
 //! The records: one description of each fact about a network, read on the device and written by the host.
 
 use crate::bytes::Field;
-use crate::layout::{BLOCK, KEPT, NO_TENSOR, WITH_BIAS, WITH_BIAS_MAP, WITH_MASK};
+use crate::layout::{BLOCK, KEPT, NO_TENSOR, STREAMED, WITH_BIAS, WITH_BIAS_MAP, WITH_MASK};
 
 macro_rules! id {
     ($(#[$doc:meta] $name:ident),*) => {$(
@@ -237,7 +237,7 @@ record!(
 record!(
     /// An activation `[H, W, C]`, channels last, or scratch bytes `[1, 1, n]`.
     Tensor, 16 {
-        /// Rows, columns, channels.
+        /// Rows, columns, channels; of a streamed map those that are held at once ([`crate::stream`]).
         shape: [u16; 3] = 0,
         /// Integer that stands for 0.0; 0 in int16.
         zero_point: i8 = 6,
@@ -265,7 +265,7 @@ record!(
         input: TensorId = 4,
         /// Second operand of an addition, keys and values of an attention if not `input`'s; else `NO_TENSOR`.
         input2: TensorId = 6,
-        /// Result.
+        /// Result. That of an addition of bytes may lie where `input` does, if nobody reads that later.
         output: TensorId = 8,
         /// Scratch, or `NO_TENSOR`.
         scratch: TensorId = 10,
@@ -278,7 +278,7 @@ record!(
         /// Conv: groups; Move: channels that are written; Prepend: positions that come before; Windows: how many; Pool, Sample:
         /// fourth operand.
         groups: u16 = 20,
-        /// Conv: [`crate::layout::WITH_CURVE`], [`crate::layout::IN_BLOCKS`]; in a head [`crate::layout::PER_PATCH`],
+        /// [`crate::layout::STREAMED`]; Conv: [`crate::layout::WITH_CURVE`], [`crate::layout::IN_BLOCKS`]; in a head [`crate::layout::PER_PATCH`],
         /// [`crate::layout::PER_BOX`] or [`crate::layout::IF_PATCHES`]; Attention: [`crate::layout::WITH_BIAS_MAP`]; Position:
         /// [`crate::layout::REFINES`].
         flags: u16 = 22,
@@ -648,6 +648,14 @@ impl Attention {
 }
 
 impl OpKind {
+    /// Its number in an image.
+    #[must_use]
+    pub fn number(self) -> u8 {
+        let mut byte = [0];
+        self.write(&mut byte);
+        byte[0]
+    }
+
     /// Whether only a detector's head has it.
     #[must_use]
     pub fn is_of_head(self) -> bool {
@@ -716,6 +724,12 @@ impl Op {
             _ => [NONE; 2],
         };
         [self.input, self.input2, rest[0], rest[1]]
+    }
+
+    /// Whether the op behind it takes its output up strip by strip.
+    #[must_use]
+    pub fn is_streamed(&self) -> bool {
+        self.flags & STREAMED != 0
     }
 
     /// Whether it reads the tensor of a number.

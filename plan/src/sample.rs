@@ -15,7 +15,7 @@ use alloc::vec::Vec;
 pub use detector::{dense, detector};
 pub use transformer::transformer;
 
-use crate::layout::{ARENA_ALIGN, SHARED};
+use crate::layout::{ARENA_ALIGN, SHARED, STREAMED};
 use crate::record::{
     Config, Cost, Cut, CutId, Element, Meta, Op, OpId, OpKind, Overlay, Range, Segment, SegmentId, SegmentKind, Target,
     Tensor, TensorId,
@@ -81,10 +81,11 @@ pub fn writer() -> ImageWriter {
     let wide_stem = stem(&mut writer, 3);
     let residual = {
         let mut segment = Builder::new(&mut writer, SegmentKind::Block, 3, 4);
-        let sum = segment.tensor([4, 4, 8]);
-        segment.conv(0, sum, [3, 3], 1);
-        segment.add(0, sum, 1);
-        segment.finish(&[sum])
+        // Two of its four rows at a time.
+        let rows = segment.tensor([2, 4, 8]);
+        segment.conv(0, rows, [3, 3], 1).flags = STREAMED;
+        segment.add(0, rows, 1);
+        segment.finish(&[rows])
     };
     let wide_head = head(&mut writer, 4);
     let stitch = {
@@ -194,7 +195,7 @@ impl<'a> Builder<'a> {
         self.writer.ops.last_mut().expect("one was pushed")
     }
 
-    fn conv(&mut self, input: u16, output: u16, kernel: [u8; 2], pad: u8) {
+    fn conv(&mut self, input: u16, output: u16, kernel: [u8; 2], pad: u8) -> &mut Op {
         let (inputs, outputs) = (self.shape(input)[2], self.shape(output)[2]);
         let row = (usize::from(kernel[0]) * usize::from(kernel[1]) * usize::from(inputs)).next_multiple_of(4);
         let weights = self.writer.put(&painted(row * usize::from(outputs)));
@@ -204,12 +205,13 @@ impl<'a> Builder<'a> {
         let multiplier = self.writer.put(&words(1 << 30));
         let shifts = self.writer.put(&vec![40; usize::from(outputs)]);
         let scratch = TensorId(self.segment.first_tensor + self.tensor([1, 1, SCRATCH]));
+        self.segment.flash_bytes += weights.len + bias.len + multiplier.len + shifts.len;
+        self.segment.macs += row as u64 * u64::from(outputs);
         let op = self.op(OpKind::Conv, input, output);
         (op.kernel, op.stride, op.pad, op.groups, op.scratch) = (kernel, [1, 1], [pad; 4], 1, scratch);
         (op.weights, op.bias, op.multiplier, op.shifts) =
             (weights.offset, bias.offset, multiplier.offset, shifts.offset);
-        self.segment.flash_bytes += weights.len + bias.len + multiplier.len + shifts.len;
-        self.segment.macs += row as u64 * u64::from(outputs);
+        op
     }
 
     fn mean(&mut self, input: u16, output: u16) {

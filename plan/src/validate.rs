@@ -16,10 +16,13 @@ use crate::record::{
     TensorId,
 };
 
+use self::stream::Stream;
+
 type Check = Result<(), ImageError>;
 
 mod head;
 mod op;
+mod stream;
 
 /// Where a rule is being checked.
 #[derive(Clone, Copy)]
@@ -224,7 +227,7 @@ fn kept_once(
     Ok(bit)
 }
 
-/// V19: input and output are the cuts' tensors, at the two ends.
+/// V19: input and output are the cuts' tensors, at the two ends or both at the first.
 fn ends(image: &Image<'_>, record: &Segment, at: At) -> Check {
     for (cut, id) in [(record.from, record.input), (record.to, record.output)] {
         let (cut, tensor) = (image.cut(cut), image.tensor(id));
@@ -236,6 +239,10 @@ fn ends(image: &Image<'_>, record: &Segment, at: At) -> Check {
     }
     at.equal(Rule::SegmentEnds, image.tensor(record.input).offset, 0u8)?;
     let output = image.tensor(record.output);
+    if output.offset == 0 {
+        // It stays where the input was.
+        return Ok(());
+    }
     at.equal(Rule::SegmentEnds, u64::from(output.offset) + arena_len(&output), record.peak_bytes)
 }
 
@@ -252,18 +259,34 @@ fn lifetimes(image: &Image<'_>, record: &Segment, own: &impl Fn(TensorId) -> Opt
         }
     };
     let get = |table: &[u16], index: usize| table.get(index).copied().unwrap_or_default();
-    for step in 0..record.ops {
+    // From the end: what an op of a stream uses is needed until the last one has run. And who reads a tensor: here `written` has the
+    // number of its one reader plus 1, or more than any if there are several.
+    let mut end = 0;
+    for step in (0..record.ops).rev() {
         let id = OpId(record.first_op + step);
         let at = At { section: Section::Ops, record: id.index() };
         let op = image.op(id);
-        for id in op.operands().into_iter().chain([op.output]).filter(|id| id.0 != NO_TENSOR) {
-            set(&mut last_use, local(id, at)?, step);
-        }
         // An op has an operand and a result, whatever else.
         for id in [op.input, op.output] {
             local(id, at)?;
         }
+        if op.is_streamed() {
+            at.equal(Rule::WriteBeforeRead, get(&written, local(op.output, at)?), step + 2)?;
+        } else {
+            end = step;
+        }
+        for id in op.operands().into_iter().filter(|id| id.0 != NO_TENSOR) {
+            let tensor = local(id, at)?;
+            let reader = if get(&written, tensor) == 0 { step + 1 } else { u16::MAX };
+            set(&mut written, tensor, reader);
+        }
+        for id in op.operands().into_iter().chain([op.output]).filter(|id| id.0 != NO_TENSOR) {
+            let tensor = local(id, at)?;
+            let last = get(&last_use, tensor).max(end);
+            set(&mut last_use, tensor, last);
+        }
     }
+    written.fill(0);
     for index in 0..record.tensors {
         let tensor = image.tensor(TensorId(record.first_tensor + index));
         let taken = tensor.kept().is_some_and(|number| record.takes & 1u8 << number != 0);
@@ -274,11 +297,13 @@ fn lifetimes(image: &Image<'_>, record: &Segment, own: &impl Fn(TensorId) -> Opt
     let segment_at = At { section: Section::Segments, record: 0 };
     set(&mut last_use, local(record.output, segment_at)?, u16::MAX);
     set(&mut written, local(record.input, segment_at)?, image.tensor(record.input).shape[2]);
+    let mut stream = Stream::default();
     for step in 0..record.ops {
         let id = OpId(record.first_op + step);
         let at = At { section: Section::Ops, record: id.index() };
         let op = image.op(id);
-        op::alone(image, &op, at)?;
+        let maps = stream.enter(image, record, step, at)?;
+        op::alone(image, &maps, &op, at)?;
         for input in op.operands() {
             if input.0 != NO_TENSOR {
                 at.equal(Rule::WriteBeforeRead, get(&written, local(input, at)?), image.tensor(input).shape[2])?;
@@ -301,14 +326,20 @@ fn lifetimes(image: &Image<'_>, record: &Segment, own: &impl Fn(TensorId) -> Opt
             for other in 0..record.tensors {
                 let index = usize::from(other);
                 let live = get(&written, index) > 0 && get(&last_use, index) >= step || index == output;
+                let in_place = fresh == op.output
+                    && other + record.first_tensor == op.input.0
+                    && get(&last_use, index) == step
+                    && maps.takes_place(&op);
                 if index != fresh_local
                     && live
+                    && !in_place
                     && overlap(&fresh_tensor, &image.tensor(TensorId(record.first_tensor + other)))
                 {
                     return Err(at.refuse(Rule::Placement, fresh.0, record.first_tensor + other));
                 }
             }
         }
+        stream.apart(image, &maps, &op, at)?;
         if op.scratch.0 != NO_TENSOR {
             // Scratch belongs to ops alone: nothing reads or writes it as an activation.
             at.equal(Rule::WriteBeforeRead, get(&written, local(op.scratch, at)?), 0u8)?;
@@ -383,6 +414,8 @@ fn config(image: &Image<'_>, record: &Config, at: At) -> Check {
         cut = segment.to;
         if step < usize::from(meta.lead) {
             at.equal(Rule::Path, segment.takes | segment.keeps, 0u8)?;
+            // Behind the lead every path is at the same end.
+            at.at_least(Rule::Path, image.tensor(segment.output).offset, 1u8)?;
             lead = lead.max(segment.peak_bytes);
         } else {
             arena = arena.max(segment.peak_bytes);

@@ -1,7 +1,7 @@
 //! Each rule of `docs/image-format.md` is broken alone, in an image that is otherwise good, and must be the one
 //! that is reported.
 
-use plan::layout::{HEADER_LEN, IN_BLOCKS, NO_TENSOR, SECTION_ENTRY_LEN};
+use plan::layout::{HEADER_LEN, IN_BLOCKS, NO_TENSOR, SECTION_ENTRY_LEN, STREAMED};
 use plan::{
     Attention, Config, Cut, CutId, Element, Image, ImageWriter, Op, OpId, OpKind, Rule, Run, SegmentId, SegmentKind,
     Target, Tensor, TensorId, sample, seal,
@@ -195,6 +195,78 @@ const IN_PARTS: &[(Rule, &str, BreakParts)] = &[
     }),
     (Rule::Text, "a label too few", |w| w.meta.labels.len = 4),
 ];
+
+/// The convolution of the sample that hands two of its rows at a time to a sum.
+const STREAM: usize = 4;
+
+/// The same without a stream, the sum where its second operand is.
+fn sum_in_place(w: &mut ImageWriter) {
+    let (rows, sum) = (w.ops[STREAM].output.index(), w.ops[STREAM + 1].output.index());
+    w.ops[STREAM].flags = 0;
+    w.tensors[rows].shape = w.tensors[sum].shape;
+    w.tensors[rows].offset = w.tensors[sum].offset;
+}
+
+/// The sum over the input of its segment, which the convolution reads too, with a padding.
+fn sum_over_the_input(w: &mut ImageWriter, pad: [u8; 4]) {
+    let (sum, input) = (w.ops[STREAM + 1].output.index(), w.ops[STREAM].input.index());
+    w.ops[STREAM].pad = pad;
+    w.tensors[sum].offset = w.tensors[input].offset;
+}
+
+fn swap_operands(w: &mut ImageWriter) {
+    let sum = &mut w.ops[STREAM + 1];
+    (sum.input, sum.input2) = (sum.input2, sum.input);
+}
+
+const OF_STREAMS: &[(Rule, &str, BreakParts)] = &[
+    (Rule::WriteBeforeRead, "a stream that nobody takes up", |w| w.ops[STREAM + 1].flags = STREAMED),
+    (Rule::WriteBeforeRead, "a stream that is read twice", |w| w.ops[STREAM + 1].input = w.ops[STREAM].output),
+    (Rule::Geometry, "a stream into an op that needs the whole map", |w| w.ops[STREAM + 1].kind = OpKind::Roll),
+    (Rule::Geometry, "fewer rows than a window", |w| {
+        let sum = w.ops[STREAM + 1];
+        let (input, input2) = (sum.input2, TensorId(NO_TENSOR));
+        let (kernel, stride, pad) = ([3; 2], [1; 2], [1; 4]);
+        w.ops[STREAM + 1] = Op { kind: OpKind::MaxPool, input, input2, kernel, stride, pad, ..sum };
+    }),
+    (Rule::Geometry, "more rows than there are", |w| {
+        let rows = w.ops[STREAM].output.index();
+        w.tensors[rows].shape[0] = 5;
+    }),
+    (Rule::Geometry, "a sum of maps of different heights", |w| w.ops[STREAM].pad = [0, 1, 0, 1]),
+    (Rule::Placement, "rows over a map that the sum reads", |w| {
+        let rows = w.ops[STREAM].output.index();
+        w.tensors[rows].offset = 0;
+    }),
+    (Rule::Placement, "scratch over a map that is written in turn", |w| {
+        let (scratch, sum) = (w.ops[STREAM].scratch.index(), w.ops[STREAM + 1].output.index());
+        w.tensors[scratch].offset = w.tensors[sum].offset;
+        w.tensors[scratch].shape[2] = 16;
+    }),
+    (Rule::Placement, "a sum over its second operand", sum_in_place),
+    (Rule::Placement, "a sum over an input that windows still reach back to", |w| sum_over_the_input(w, [1; 4])),
+    (Rule::Path, "an output that stays, in the lead", |w| {
+        sum_over_the_input(w, [0, 1, 2, 1]);
+        w.meta.lead = 2;
+    }),
+];
+
+#[test]
+fn the_rules_of_streams_are_enforced() {
+    for (rule, what, break_it) in OF_STREAMS {
+        let mut writer = sample::writer();
+        break_it(&mut writer);
+        assert_eq!(refused(&writer.finish()), Some(*rule), "{what}");
+    }
+    let mut writer = sample::writer();
+    sum_in_place(&mut writer);
+    swap_operands(&mut writer);
+    assert_eq!(refused(&writer.finish()), None, "a sum may lie where its first operand does");
+    // Windows that do not reach back.
+    let mut writer = sample::writer();
+    sum_over_the_input(&mut writer, [0, 1, 2, 1]);
+    assert_eq!(refused(&writer.finish()), None, "a sum may lie where a first op that is ahead reads");
+}
 
 /// Breaks a rule in op number `from the end` of the sample with transformer ops.
 fn last(w: &mut ImageWriter, from_the_end: usize) -> &mut Op {

@@ -29,6 +29,8 @@ pub struct Engine<'a, I> {
     record: Config,
     /// Segments already run; `None` before `begin`.
     done: Option<u16>,
+    /// The next segment has its input at the high end.
+    mirrored: bool,
     /// Bytes of the arena between its two ends behind the lead; kept maps lie behind them.
     ends: usize,
     /// Segments at the start of a path to which the kept maps' bytes belong too.
@@ -62,12 +64,17 @@ impl<'a, I: Isa> Engine<'a, I> {
         let config = ConfigId(0);
         let ends = arena.len() - if head::DETECTOR { image.kept_bytes() as usize } else { 0 };
         let lead = if head::DETECTOR { image.meta().lead } else { 0 };
-        Ok(Self { isa, image, arena, config, record: image.config(config), done: None, ends, lead })
+        Ok(Self { isa, image, arena, config, record: image.config(config), done: None, mirrored: false, ends, lead })
     }
 
     /// How a segment behind `done` others lies. The first behind the lead has its input at the low end, which all share.
-    fn view(&self, done: u16) -> View {
-        View { len: if done < self.lead { self.arena.len() } else { self.ends }, mirrored: done % 2 == 1 }
+    fn view(&self, done: u16, mirrored: bool) -> View {
+        View { len: if done < self.lead { self.arena.len() } else { self.ends }, mirrored }
+    }
+
+    /// Whether the segment behind one lies the other way round.
+    fn turns(&self, segment: &Segment) -> bool {
+        self.image.tensor(segment.output).offset > 0
     }
 
     /// The image.
@@ -122,7 +129,7 @@ impl<'a, I: Isa> Engine<'a, I> {
     pub fn begin(&mut self, config: ConfigId) -> Result<(), RunError> {
         self.record = self.fitting(config)?;
         self.config = config;
-        self.done = Some(0);
+        (self.done, self.mirrored) = (Some(0), false);
         Ok(())
     }
 
@@ -139,19 +146,21 @@ impl<'a, I: Isa> Engine<'a, I> {
             return Err(RunError::OtherPath { config: config.0, done });
         }
         let segment = self.image.segment(self.image.path_segment(&record, done));
-        let view = self.view(done);
+        // In the lead it is so; behind it either end will do.
+        let mirrored = done % 2 == 1;
+        let view = self.view(done, mirrored);
         let behind = self.arena.get_mut(self.ends..).unwrap_or_default();
         if behind.len() != kept.len() {
             return Err(RunError::InputSize { found: kept.len() as u32, expected: behind.len() as u32 });
         }
         behind.copy_from_slice(kept);
-        let range = view.range(&segment, segment.input, &self.image.tensor(segment.input));
+        let range = view.range(&segment, &self.image.tensor(segment.input));
         let input = self.arena.get_mut(range).unwrap_or_default();
         if input.len() != features.len() {
             return Err(RunError::InputSize { found: features.len() as u32, expected: input.len() as u32 });
         }
         input.copy_from_slice(features);
-        (self.config, self.record, self.done) = (config, record, Some(done));
+        (self.config, self.record, self.done, self.mirrored) = (config, record, Some(done), mirrored);
         Ok(())
     }
 
@@ -189,29 +198,38 @@ impl<'a, I: Isa> Engine<'a, I> {
         self.step_watched(|_, _| ())
     }
 
-    /// [`Engine::step`] that shows what each op wrote, as it lies in the arena: for tools that look inside a segment.
+    /// [`Engine::step`] that shows what each op wrote, as it lies in the arena, and of a stream what its last op did: for tools that look
+    /// inside a segment.
     ///
     /// # Errors
     /// As [`Engine::step`].
     pub fn step_watched(&mut self, mut watch: impl FnMut(OpId, &[i8])) -> Result<Progress, RunError> {
         let done = self.done.filter(|&done| done < self.record.segments).ok_or(RunError::NotRunning)?;
         let segment = self.image.segment(self.image.path_segment(&self.record, done));
-        let view = self.view(done);
+        let view = self.view(done, self.mirrored);
         let mut boxes = Boxes::default();
-        for op in segment.first_op..segment.first_op + segment.ops {
-            let bias = self.overlay_bias(OpId(op));
-            let running = Running { image: &self.image, segment: &segment, view };
-            let written = exec::run(self.isa, &running, OpId(op), bias, self.arena, &mut boxes)?;
-            watch(OpId(op), written);
+        let Self { image, record, .. } = *self;
+        // The bias that the config gives an op, if it does.
+        let bias = |op: OpId| {
+            let mut overlays = (0..record.overlays).map(|index| image.overlay(&record, index));
+            overlays.find(|overlay| overlay.op == op).map(|overlay| overlay.bias)
+        };
+        let running = Running { image: &image, segment: &segment, view };
+        let mut next = segment.first_op;
+        while next < segment.first_op + segment.ops {
+            let first = OpId(next);
+            let op = if image.op(first).is_streamed() {
+                exec::stream::run(self.isa, &running, first, bias, self.arena, &mut boxes)?
+            } else {
+                exec::run(self.isa, &running, first, bias(first), self.arena, &mut boxes, None)?;
+                first
+            };
+            watch(op, self.arena.get(running.place(image.op(op).output)).unwrap_or_default());
+            next = op.0 + 1;
         }
         self.done = Some(done + 1);
+        self.mirrored ^= self.turns(&segment);
         Ok(if done + 1 == self.record.segments { Progress::Done } else { Progress::Cut(segment.to) })
-    }
-
-    /// The bias that the config gives op `op`, if it does.
-    fn overlay_bias(&self, op: OpId) -> Option<u32> {
-        let mut overlays = (0..self.record.overlays).map(|index| self.image.overlay(&self.record, index));
-        overlays.find(|overlay| overlay.op == op).map(|overlay| overlay.bias)
     }
 
     /// Segments already run.
@@ -252,8 +270,8 @@ impl<'a, I: Isa> Engine<'a, I> {
             return self.arena.get(..len).unwrap_or_default();
         };
         let segment: Segment = self.image.segment(self.image.path_segment(&self.record, step));
-        let view = self.view(step);
-        let range = view.range(&segment, segment.output, &self.image.tensor(segment.output));
+        let view = self.view(step, self.mirrored ^ self.turns(&segment));
+        let range = view.range(&segment, &self.image.tensor(segment.output));
         self.arena.get(range).unwrap_or_default()
     }
 

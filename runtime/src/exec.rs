@@ -2,6 +2,7 @@
 //! image and that of the kernels.
 
 pub(crate) mod head;
+pub(crate) mod stream;
 
 use core::ops::Range;
 
@@ -15,6 +16,7 @@ use plan::{Image, Op, OpId, OpKind, Segment, Tensor, TensorId};
 use crate::arena::View;
 use crate::error::RunError;
 use head::{Boxes, DETECTOR, Part};
+use stream::Strip;
 
 /// Whether this build has what only transformers use.
 pub(crate) const TRANSFORMERS: bool = cfg!(feature = "transformers");
@@ -33,48 +35,75 @@ impl Running<'_, '_> {
         let tensor = self.image.tensor(id);
         match tensor.kept().filter(|_| DETECTOR) {
             Some(number) => self.view.kept(&self.image.kept(number)),
-            None => self.view.range(self.segment, id, &tensor),
+            None => self.view.range(self.segment, &tensor),
         }
     }
 }
 
-/// Runs op `id` of the segment and returns what it wrote. `bias` replaces the op's own bias offset where the config says so.
-pub(crate) fn run<'m, I: Isa>(
+/// The maps of an op, as far as this run uses them.
+struct Maps<'r> {
+    running: &'r Running<'r, 'r>,
+    op: &'r Op,
+    part: Option<Part>,
+    strip: Option<&'r Strip>,
+}
+
+impl Maps<'_> {
+    /// A tensor as the kernel sees it, and its bytes; none for [`NO_TENSOR`]. A call: inlined it is a kilobyte on a Cortex-M.
+    #[inline(never)]
+    fn lend(&self, id: TensorId) -> (Tensor, Range<usize>) {
+        let mut tensor = self.running.image.tensor(id);
+        if id.0 == NO_TENSOR {
+            return (tensor, 0..0);
+        }
+        let mut bytes = self.running.place(id);
+        if let Some(strip) = self.strip {
+            strip.cut(self.op, id, &mut tensor, &mut bytes);
+        }
+        // Scratch has no rows.
+        if let Some(part) = self.part.filter(|_| id != self.op.scratch) {
+            tensor = part.of(&tensor);
+            bytes.end = bytes.start + tensor.bytes() as usize;
+        }
+        (tensor, bytes)
+    }
+}
+
+/// Runs op `id` of the segment, or a strip of it. `bias` replaces the op's own bias offset where the config says so.
+pub(crate) fn run<I: Isa>(
     isa: I,
     running: &Running<'_, '_>,
     id: OpId,
     bias: Option<u32>,
-    arena: &'m mut [i8],
+    arena: &mut [i8],
     boxes: &mut Boxes,
-) -> Result<&'m [i8], RunError> {
+    strip: Option<&Strip>,
+) -> Result<(), RunError> {
     let image = running.image;
     let op = image.op(id);
+    let op = strip.map_or(op, |strip| strip.padded(&op));
     if DETECTOR && head::takes(&op) {
         return head::run(isa, running, id, arena, boxes);
     }
     let part = DETECTOR.then(|| boxes.part(image, &op)).flatten();
     if part.is_some_and(Part::is_empty) {
-        return Ok(&[]);
+        return Ok(());
     }
-    let tensor = |id: TensorId| {
-        let tensor = image.tensor(id);
-        part.map_or(tensor, |part| part.of(&tensor))
-    };
-    let place = |id: TensorId| {
-        let Range { start, end } = running.place(id);
-        // Scratch has no rows.
-        let used = part.filter(|_| id != op.scratch).map(|_| start + tensor(id).bytes() as usize);
-        start..used.unwrap_or(end)
-    };
-    let optional = |tensor: TensorId| if tensor.0 == NO_TENSOR { 0..0 } else { place(tensor) };
+    let refused = RunError::Kernel { op: id.0 };
+    let maps = Maps { running, op: &op, part, strip };
+    let [(from, input), (second, input2), (to, output), (_, scratch)] =
+        [op.input, op.input2, op.output, op.scratch].map(|id| maps.lend(id));
+    if op.kind == OpKind::Add && input == output {
+        // It takes the place of its first operand.
+        let [output, other] = arena.get_disjoint_mut([output, input2]).map_err(|_| refused)?;
+        let sum = addition(&op, [&from, &second, &to]);
+        return kernels::add_in_place(isa, &sum, output, other).map_err(|_| refused);
+    }
     // x + x is the one op that names a tensor twice; it is lent once.
     let twice = op.input2 == op.input;
-    let second = if twice { 0..0 } else { optional(op.input2) };
-    let refused = RunError::Kernel { op: id.0 };
-    let [input, input2, output, scratch] = arena
-        .get_disjoint_mut([place(op.input), second, place(op.output), optional(op.scratch)])
-        .map_err(|_| refused)?;
-    let (from, to) = (tensor(op.input), tensor(op.output));
+    let input2 = if twice { 0..0 } else { input2 };
+    let [input, input2, output, scratch] =
+        arena.get_disjoint_mut([input, input2, output, scratch]).map_err(|_| refused)?;
     // The second operand of x + x, and keys and values beside their queries.
     let input2 = if twice || op.input2.0 == NO_TENSOR { &*input } else { &*input2 };
     let done = match op.kind {
@@ -86,16 +115,13 @@ pub(crate) fn run<'m, I: Isa>(
             let constant = image.data(op.weights, output.len());
             kernels::add_constant(isa, &addition(&op, [&from, &to, &to]), input, constant, output)
         }
-        OpKind::Add => {
-            let second = tensor(op.input2);
-            kernels::add(isa, &addition(&op, [&from, &second, &to]), input, input2, output)
-        }
+        OpKind::Add => kernels::add(isa, &addition(&op, [&from, &second, &to]), input, input2, output),
         OpKind::AveragePool => kernels::pool(isa, &pooling(&op, PoolKind::Average, &from, &to), input, output),
         OpKind::MaxPool => kernels::pool(isa, &pooling(&op, PoolKind::Max, &from, &to), input, output),
         OpKind::Move => kernels::move_tensor(&movement(&op, &from, &to), input, output),
         OpKind::LayerNorm if TRANSFORMERS => kernels::layer_norm(isa, &layer_norm(image, &op, &to), input, output),
         OpKind::Attention if TRANSFORMERS => {
-            let keys = if op.input2.0 == NO_TENSOR { from } else { image.tensor(op.input2) };
+            let keys = if op.input2.0 == NO_TENSOR { from } else { second };
             kernels::attention(isa, &attention(image, &op, [&from, &keys, &to]), input, input2, output, scratch)
         }
         OpKind::Curve if TRANSFORMERS => match image.data(op.weights, 256).first_chunk() {
@@ -115,7 +141,7 @@ pub(crate) fn run<'m, I: Isa>(
         }
         _ => return Err(refused),
     };
-    done.map(|()| &*output).map_err(|_| refused)
+    done.map_err(|_| refused)
 }
 
 fn shape(tensor: &Tensor) -> Shape {

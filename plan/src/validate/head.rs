@@ -7,7 +7,8 @@ use crate::error::Rule;
 use crate::image::Image;
 use crate::layout::{
     AT_PATCHES, DETECTION_LEN, HEAD_MAPS, IF_PATCHES, IN_BLOCKS, MAX_ANCHORS, MAX_BIAS, MAX_DETECTIONS,
-    MAX_NORM_CHANNELS, MAX_REDUCTION, NO_TENSOR, PER_BOX, PER_PATCH, REFINES, WITH_BIAS, WITH_BIAS_MAP, WITH_CURVE,
+    MAX_NORM_CHANNELS, MAX_REDUCTION, NO_TENSOR, PER_BOX, PER_PATCH, REFINES, STREAMED, WITH_BIAS, WITH_BIAS_MAP,
+    WITH_CURVE,
 };
 use crate::record::{Attention, Element, Generator, Mixing, Op, OpKind, Sampling, Tensor, TensorId};
 
@@ -17,6 +18,7 @@ const MAX_STRIDE_LOG2: u8 = 7;
 /// Flags that a kind has, and what an op that runs on a part of its rows must be: the same rows for each patch or box in all
 /// its maps, whatever their number.
 pub(super) fn flags(image: &Image<'_>, op: &Op, at: At) -> Check {
+    let op = &Op { flags: op.flags & !STREAMED, ..*op };
     if !cfg!(feature = "detector") {
         let known = if op.kind == OpKind::Conv { WITH_CURVE | IN_BLOCKS } else { 0 };
         at.equal(Rule::KindKnown, op.flags & !known, 0u8)?;

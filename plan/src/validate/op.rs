@@ -1,5 +1,6 @@
 //! V11, V12, V15 and V16 for one op.
 
+use super::stream::Maps;
 use super::{At, Check};
 use crate::bytes::Field;
 use crate::error::Rule;
@@ -9,14 +10,17 @@ use crate::layout::{
 };
 use crate::record::{Attention, Element, Op, OpKind, Tensor};
 
+/// Whether this build knows what only transformers and heads have.
+const TRANSFORMERS: bool = cfg!(feature = "transformers");
+
 /// All rules that ask for one op and its tensors alone.
-pub(super) fn alone(image: &Image<'_>, op: &Op, at: At) -> Check {
+pub(super) fn alone(image: &Image<'_>, maps: &Maps<'_, '_>, op: &Op, at: At) -> Check {
     if let OpKind::Invalid(kind) = op.kind {
-        return Err(at.refuse(Rule::KindKnown, kind, 21u8));
+        return Err(at.refuse(Rule::KindKnown, kind, OpKind::Suppress.number()));
     }
     super::head::flags(image, op, at)?;
     at.at_most(Rule::Numeric, (i64::from(op.min) + 128) as u64, (i64::from(op.max) + 128) as u64)?;
-    let (input, output) = (image.tensor(op.input), image.tensor(op.output));
+    let (input, output) = (maps.whole(op.input), maps.whole(op.output));
     if cfg!(feature = "detector") && op.kind.is_of_head() {
         return super::head::alone(image, op, at);
     }
@@ -38,7 +42,7 @@ pub(super) fn alone(image: &Image<'_>, op: &Op, at: At) -> Check {
             }
             Ok(())
         }
-        OpKind::Add => addition(image, op, &input, &output, at),
+        OpKind::Add => addition(image, maps, op, &input, &output, at),
         OpKind::Move => {
             for count in op.step.into_iter().chain(op.repeat) {
                 at.at_least(Rule::Geometry, count, 1u8)?;
@@ -46,20 +50,20 @@ pub(super) fn alone(image: &Image<'_>, op: &Op, at: At) -> Check {
             at.at_least(Rule::Geometry, op.groups, 1u8)?;
             at.at_most(Rule::Geometry, u32::from(op.first_channel) + u32::from(op.groups), output.shape[2])
         }
-        OpKind::LayerNorm => layer_norm(image, op, &input, &output, at),
-        OpKind::Attention => attention(image, op, &input, &output, at),
-        OpKind::Curve => {
+        OpKind::LayerNorm if TRANSFORMERS => layer_norm(image, op, &input, &output, at),
+        OpKind::Attention if TRANSFORMERS => attention(image, op, &input, &output, at),
+        OpKind::Curve if TRANSFORMERS => {
             same(input.shape, output.shape, at)?;
             data(image, op.weights, 256, at)
         }
-        OpKind::Prepend => {
+        OpKind::Prepend if TRANSFORMERS => {
             at.equal(Rule::Geometry, output.shape[0], 1u8)?;
             at.equal(Rule::Geometry, output.shape[2], input.shape[2])?;
             let positions = u64::from(op.groups) + u64::from(input.shape[0]) * u64::from(input.shape[1]);
             at.equal(Rule::Geometry, output.shape[1], positions)?;
             data(image, op.weights, u64::from(op.groups) * position_bytes(&output), at)
         }
-        OpKind::Roll => {
+        OpKind::Roll if TRANSFORMERS => {
             same(input.shape, output.shape, at)?;
             let [rows, columns, channel] = op.origin;
             at.equal(Rule::Geometry, channel as u16, 0u8)?;
@@ -68,11 +72,12 @@ pub(super) fn alone(image: &Image<'_>, op: &Op, at: At) -> Check {
             }
             Ok(())
         }
-        OpKind::Rescale => {
+        OpKind::Rescale if TRANSFORMERS => {
             same(input.shape, output.shape, at)?;
             requantisation(image, op, output.shape[2], at)
         }
-        _ => Ok(()),
+        // Only transformers have it.
+        _ => at.equal(Rule::KindKnown, op.kind.number(), OpKind::Move.number()),
     }
 }
 
@@ -121,8 +126,8 @@ fn position_bytes(tensor: &Tensor) -> u64 {
     u64::from(tensor.shape[2]) * u64::from(tensor.element.bytes())
 }
 
-fn addition(image: &Image<'_>, op: &Op, input: &Tensor, output: &Tensor, at: At) -> Check {
-    let second = if op.input2.0 == NO_TENSOR { *output } else { image.tensor(op.input2) };
+fn addition(image: &Image<'_>, maps: &Maps<'_, '_>, op: &Op, input: &Tensor, output: &Tensor, at: At) -> Check {
+    let second = if op.input2.0 == NO_TENSOR { *output } else { maps.whole(op.input2) };
     same(input.shape, output.shape, at)?;
     same(second.shape, output.shape, at)?;
     if op.input2.0 == NO_TENSOR {

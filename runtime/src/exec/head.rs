@@ -83,14 +83,14 @@ struct Bound<'i, 'm> {
     to: Tensor,
 }
 
-/// Runs op `id` and returns what it wrote.
-pub(crate) fn run<'m, I: Isa>(
+/// Runs op `id`.
+pub(crate) fn run<I: Isa>(
     isa: I,
     running: &exec::Running<'_, '_>,
     id: OpId,
-    arena: &'m mut [i8],
+    arena: &mut [i8],
     boxes: &mut Boxes,
-) -> Result<&'m [i8], RunError> {
+) -> Result<(), RunError> {
     let image = running.image;
     let op = image.op(id);
     let refused = RunError::Kernel { op: id.0 };
@@ -116,11 +116,10 @@ pub(crate) fn run<'m, I: Isa>(
         OpKind::Suppress => bound.suppress(output, scratch),
         _ => bound.attention(isa, boxes, output, scratch),
     };
-    done.map(|used| output.get(..used).unwrap_or_default()).map_err(|_| refused)
+    done.map_err(|_| refused)
 }
 
-/// Bytes that were written, or why not.
-type Done = Result<usize, KernelError>;
+type Done = Result<(), KernelError>;
 
 fn first<T>(values: &[T], count: usize) -> Result<&[T], KernelError> {
     values.get(..count).ok_or(KernelError::Input)
@@ -174,7 +173,7 @@ impl Bound<'_, '_> {
                 }
             }
         }
-        Ok(output.len())
+        Ok(())
     }
 
     fn probing(&self, numbers: &Generator) -> Probing {
@@ -215,7 +214,7 @@ impl Bound<'_, '_> {
             let ([a, b], [c, d]) = (patch.corner[1].to_le_bytes(), patch.corner[0].to_le_bytes());
             *out = [a, b, c, d].map(u8::cast_signed);
         }
-        Ok(output.len())
+        Ok(())
     }
 
     /// The boxes that are left, and what is inside of each.
@@ -249,7 +248,7 @@ impl Bound<'_, '_> {
             zero_point: self.to.zero_point,
         };
         head::pool_regions(&pool, &rects, output)?;
-        Ok(output.len())
+        Ok(())
     }
 
     /// The maps behind the first operand.
@@ -277,7 +276,7 @@ impl Bound<'_, '_> {
         }
         let output = first_mut(output, boxes.states.len() * self.each())?;
         head::position_code(&boxes.states, self.image.data(self.op.weights, self.each()), output)?;
-        Ok(output.len())
+        Ok(())
     }
 
     fn overlap(&self, boxes: &Boxes, output: &mut [i8]) -> Done {
@@ -287,7 +286,7 @@ impl Bound<'_, '_> {
         if !rects.is_empty() {
             head::overlap_bias(&rects, self.image.data(self.op.weights, 2 * heads), output)?;
         }
-        Ok(output.len())
+        Ok(())
     }
 
     fn sample(&self, boxes: &Boxes, output: &mut [i8]) -> Done {
@@ -303,7 +302,7 @@ impl Bound<'_, '_> {
         let offsets = 6 * usize::from(numbers.groups) * usize::from(numbers.points) * boxes.states.len();
         let output = first_mut(output, boxes.states.len() * self.each())?;
         head::sample_points(&sampling, &boxes.states, first(self.operands[0], offsets)?, output)?;
-        Ok(output.len())
+        Ok(())
     }
 
     /// A few boxes at a time: the matrices of all would be more than everything else in the arena, and those of one would use
@@ -342,7 +341,7 @@ impl Bound<'_, '_> {
                 head::mix(isa, &mixing, samples, [channels, points], output, scratch)?;
             }
         }
-        Ok(output.len())
+        Ok(())
     }
 
     /// The layer that makes matrices of the content of `count` boxes.
@@ -378,7 +377,8 @@ impl Bound<'_, '_> {
         let room = usize::from(self.to.shape[0]).saturating_sub(1).min(DETECTIONS);
         let size = self.op.factors.map(|side| side as i16);
         let count = head::detect(&boxes.states, classes, logits, size, first_mut(&mut found, room)?)?;
-        Ok(write(first(&found, count)?, output))
+        write(first(&found, count)?, output);
+        Ok(())
     }
 
     fn suppress(&self, output: &mut [i8], scratch: &mut [i8]) -> Done {
@@ -395,13 +395,14 @@ impl Bound<'_, '_> {
         let room = usize::from(self.to.shape[0]).saturating_sub(1).min(DETECTIONS);
         let found = first_mut(&mut found, room)?;
         let count = head::suppress(&suppression, &[fine, middle, coarse], classes, scratch, found)?;
-        Ok(write(first(found, count)?, output))
+        write(first(found, count)?, output);
+        Ok(())
     }
 
     /// Attention of boxes among themselves, with a bias that depends on the picture.
     fn attention<I: Isa>(&self, isa: I, boxes: &Boxes, output: &mut [i8], scratch: &mut [i8]) -> Done {
         let count = boxes.states.len();
-        let Some(part) = boxes.part(self.image, &self.op).filter(|part| !part.is_empty()) else { return Ok(0) };
+        let Some(part) = boxes.part(self.image, &self.op).filter(|part| !part.is_empty()) else { return Ok(()) };
         let [input, to] = [&self.tensors[0], &self.to].map(|tensor| part.of(tensor));
         let mut attention = exec::attention(self.image, &self.op, [&input, &input, &to]);
         (attention.query_window, attention.key_window) = ([count as u16, 1], [count as u16, 1]);
@@ -410,12 +411,12 @@ impl Bound<'_, '_> {
         let input = first(self.operands[0], input.bytes() as usize)?;
         let output = first_mut(output, to.bytes() as usize)?;
         kernels::attention(isa, &attention, input, input, output, scratch)?;
-        Ok(output.len())
+        Ok(())
     }
 }
 
-/// Detections as bytes, behind their number: how many bytes.
-fn write(found: &[Detection], output: &mut [i8]) -> usize {
+/// Detections as bytes, behind their number.
+fn write(found: &[Detection], output: &mut [i8]) {
     output.fill(0);
     let rows = output.as_chunks_mut::<{ DETECTION_LEN as usize }>().0;
     let [low, high] = (found.len() as u16).to_le_bytes().map(u8::cast_signed);
@@ -429,7 +430,6 @@ fn write(found: &[Detection], output: &mut [i8]) -> usize {
             *out = field.to_le_bytes().map(u8::cast_signed);
         }
     }
-    output.len()
 }
 
 /// Bytes of the cell of a map at a row and a column, if it has one.
