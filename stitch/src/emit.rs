@@ -175,10 +175,10 @@ fn emit_segment(
 ) -> Result<(), Error> {
     let first_tensor = count("tensors", data.writer.tensors.len())?;
     let first_op = count("ops", data.writer.ops.len())?;
-    for (number, ((sides, quant), &offset)) in segment.tensors.iter().zip(&placement.offsets).enumerate() {
+    for (number, ((_, quant), &offset)) in segment.tensors.iter().zip(&placement.offsets).enumerate() {
         let kept = segment.keeps.iter().find(|(_, tensor)| *tensor == number);
         let offset = kept.map_or(offset, |&(map, _)| KEPT | map as u32);
-        data.writer.tensors.push(tensor(*sides, quant, offset)?);
+        data.writer.tensors.push(tensor(segment.shape(number), quant, offset)?);
     }
     let mut flash_bytes = 0;
     for (op, scratch) in segment.ops.iter().zip(&placement.scratch) {

@@ -86,6 +86,8 @@ pub fn append(family: &mut Quantized, file: &HeadFile) -> Result<(), Error> {
         name: "head".into(),
         from,
         to,
+        held: std::collections::BTreeMap::new(),
+        in_place: vec![],
         stands_for: vec![None; build.tensors.len()],
         tensors: build.tensors,
         ops: build.ops,

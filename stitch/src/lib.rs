@@ -29,5 +29,6 @@ pub mod quantize;
 pub mod report;
 pub mod simplify;
 pub mod space;
+pub mod stream;
 pub mod vectors;
 pub mod verify;

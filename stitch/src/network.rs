@@ -4,6 +4,8 @@
 //! Segments are numbered once, by `learn`, and keep their numbers to the end: blocks of the first anchor, of the
 //! second, …, then stitches in the order of [`crate::cut::Blocks`]' pairs.
 
+use std::collections::BTreeMap;
+
 use plan::Element;
 
 use crate::graph::Node;
@@ -201,10 +203,26 @@ impl IntegerSegment {
         self.keeps.iter().any(|(_, kept)| *kept == tensor)
     }
 
-    /// Bytes of a tensor.
+    /// Whether the output takes the place of the input.
+    #[must_use]
+    pub fn stays(&self) -> bool {
+        let mut at = self.output;
+        while let Some(&(_, operand)) = self.in_place.iter().find(|(output, _)| *output == at) {
+            at = operand;
+        }
+        at == self.input
+    }
+
+    /// Shape of a tensor in memory: of a streamed one the lines that are held.
+    #[must_use]
+    pub fn shape(&self, tensor: usize) -> [usize; 3] {
+        self.held.get(&tensor).copied().unwrap_or(self.tensors[tensor].0)
+    }
+
+    /// Bytes of a tensor in memory.
     #[must_use]
     pub fn bytes(&self, tensor: usize) -> usize {
-        let (shape, quant) = self.tensors[tensor];
+        let (shape, quant) = (self.shape(tensor), self.tensors[tensor].1);
         shape.iter().product::<usize>() * usize::from(quant.element.bytes())
     }
 }
@@ -222,6 +240,10 @@ pub struct IntegerSegment {
     pub to: usize,
     /// Shape and quantisation of each activation.
     pub tensors: Vec<([usize; 3], Quant)>,
+    /// Shape of what is held of each streamed tensor, by its number.
+    pub held: BTreeMap<usize, [usize; 3]>,
+    /// Sums that take the place of their first operand, in order: output and operand.
+    pub in_place: Vec<(usize, usize)>,
     /// The tensor of the float segment that each stands for; `None` for a copy in another quantisation.
     pub stands_for: Vec<Option<usize>>,
     /// Ops in order.

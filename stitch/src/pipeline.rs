@@ -18,7 +18,7 @@ use crate::layers::Layer;
 use crate::network::{Calibrated, Placed, Stitched};
 use crate::quantize::Pixels;
 use crate::{
-    auto16, calibrate, cut, emit, evaluate, frontier, import, layers, learn, place, quantize, simplify, verify,
+    auto16, calibrate, cut, emit, evaluate, frontier, import, layers, learn, place, quantize, simplify, stream, verify,
 };
 
 /// Pictures behind the noise by which `--auto16` orders tensors.
@@ -169,7 +169,7 @@ pub fn compile(spec: &FamilySpec, options: Options, progress: &dyn Progress) -> 
     let quantized = quantize::quantize(&calibrated, &pixels, &wide)?;
     stop_after!(Quantize, text::print_quantized(&quantized));
     begin(Stage::Place, 0);
-    let mut placed = place::place(quantized)?;
+    let mut placed = place::place(stream::stream(quantized)?)?;
     stop_after!(Place, text::print_placed(&placed));
     let labels = labels(spec);
     let cost = CostModel::cortex_m4f();

@@ -10,7 +10,7 @@ pub mod check;
 use plan::layout::ARENA_ALIGN;
 
 use crate::error::Error;
-use crate::network::{IntegerSegment, Placed, Placement, Quantized};
+use crate::network::{IntegerOp, IntegerSegment, Placed, Placement, Quantized};
 
 /// Nodes of the search per peak that is tried; real segments need a handful.
 const EFFORT: usize = 20_000;
@@ -53,30 +53,13 @@ fn segment_placement(segment: &IntegerSegment) -> Result<Placement, Error> {
     if ops == 0 {
         return Err(Error::Stage { stage: "place", what: format!("segment {} has no op", segment.name) });
     }
-    let mut buffers = vec![];
-    for tensor in 0..segment.tensors.len() {
-        let writes = |op: &crate::network::IntegerOp| op.record.output.index() == tensor;
-        let reads = |op: &crate::network::IntegerOp| op.record.reads(tensor);
-        let first = if tensor == segment.input { 0 } else { segment.ops.iter().position(writes).unwrap_or(0) };
-        let last = segment.ops.iter().rposition(|op| reads(op) || writes(op)).unwrap_or(first);
-        let last = if tensor == segment.output { ops - 1 } else { last };
-        // A map that stays lies elsewhere.
-        let bytes = if segment.is_kept(tensor) { 0 } else { segment.bytes(tensor) };
-        buffers.push(Buffer { bytes: rounded(segment, bytes)?, first, last });
-    }
-    let activations = buffers.len();
-    for (op, found) in segment.ops.iter().enumerate() {
-        if found.scratch_bytes > 0 {
-            buffers.push(Buffer { bytes: rounded(segment, found.scratch_bytes)?, first: op, last: op });
-        }
-    }
-    let live = |op: usize| buffers.iter().filter(|b| b.first <= op && op <= b.last).map(|b| b.bytes).sum::<u32>();
-    let live_bytes = (0..ops).map(live).max().unwrap_or(0);
+    let buffers = buffers(segment)?;
+    let activations = segment.tensors.len();
+    let live_bytes = most_alive(&buffers, ops);
     let mut peak = live_bytes;
     let offsets = loop {
-        let ends = [segment.input, segment.output];
         let mut effort = EFFORT;
-        let found = first_fit(&buffers, ends, peak).or_else(|| search(segment, &buffers, peak, &mut effort));
+        let found = first_fit(segment, &buffers, peak).or_else(|| search(segment, &buffers, peak, &mut effort));
         if let Some(offsets) = found {
             break offsets;
         }
@@ -85,13 +68,72 @@ fn segment_placement(segment: &IntegerSegment) -> Result<Placement, Error> {
     };
     let mut scratch = offsets[activations..].iter().copied();
     let scratch = segment.ops.iter().map(|op| if op.scratch_bytes > 0 { scratch.next() } else { None }).collect();
-    Ok(Placement { offsets: offsets[..activations].to_vec(), scratch, peak_bytes: peak, live_bytes })
+    let mut offsets = offsets[..activations].to_vec();
+    // From the last: a sum may take the place of a sum.
+    for &(output, operand) in segment.in_place.iter().rev() {
+        offsets[operand] = offsets[output];
+    }
+    Ok(Placement { offsets, scratch, peak_bytes: peak, live_bytes })
+}
+
+/// Activations, then the scratch of each op that has some. The ops of a stream take turns, so what any of them reads or writes is
+/// alive from the first to the last.
+fn buffers(segment: &IntegerSegment) -> Result<Vec<Buffer>, Error> {
+    let ops = segment.ops.len();
+    let streamed = |op: &usize| segment.ops[*op].record.is_streamed();
+    let begins = |op: usize| (0..op).rev().take_while(streamed).last().unwrap_or(op);
+    let ends = |op: usize| (op..ops).find(|op| !streamed(op)).unwrap_or(op);
+    let mut buffers = vec![];
+    for tensor in 0..segment.tensors.len() {
+        let writes = |op: &IntegerOp| op.record.output.index() == tensor;
+        let reads = |op: &IntegerOp| op.record.reads(tensor);
+        let first = if tensor == segment.input { 0 } else { segment.ops.iter().position(writes).unwrap_or(0) };
+        let last = segment.ops.iter().rposition(|op| reads(op) || writes(op)).unwrap_or(first);
+        let last = if tensor == segment.output { ops - 1 } else { ends(last) };
+        // A map that stays lies elsewhere.
+        let bytes = if segment.is_kept(tensor) { 0 } else { segment.bytes(tensor) };
+        buffers.push(Buffer { bytes: rounded(segment, bytes)?, first: begins(first), last });
+    }
+    for &(output, operand) in &segment.in_place {
+        buffers[output].first = buffers[operand].first;
+        buffers[operand].bytes = 0;
+    }
+    for (op, found) in segment.ops.iter().enumerate() {
+        if found.scratch_bytes > 0 {
+            buffers.push(Buffer { bytes: rounded(segment, found.scratch_bytes)?, first: op, last: op });
+        }
+    }
+    Ok(buffers)
+}
+
+fn most_alive(buffers: &[Buffer], ops: usize) -> u32 {
+    let live = |op: usize| buffers.iter().filter(|b| b.first <= op && op <= b.last).map(|b| b.bytes).sum::<u32>();
+    (0..ops).map(live).max().unwrap_or(0)
+}
+
+/// Most bytes alive at once in a segment: no placement can need less.
+pub(crate) fn live_bytes(segment: &IntegerSegment) -> u32 {
+    buffers(segment).map_or(u32::MAX, |buffers| most_alive(&buffers, segment.ops.len()))
+}
+
+/// Arena that a segment needs.
+///
+/// # Errors
+/// As [`place`].
+pub(crate) fn peak_bytes(segment: &IntegerSegment) -> Result<u32, Error> {
+    segment_placement(segment).map(|placement| placement.peak_bytes)
+}
+
+/// Where the output lies within `peak`: at the other end, or where the input was.
+fn end(segment: &IntegerSegment, buffers: &[Buffer], peak: u32) -> Option<u32> {
+    let top = peak.checked_sub(buffers[segment.output].bytes)?;
+    Some(if segment.stays() { 0 } else { top })
 }
 
 /// Offsets within `peak` from putting buffers one after another at the lowest place that is free, large ones rather
 /// early, in an order that is drawn anew each time. `None` says nothing.
-fn first_fit(buffers: &[Buffer], [input, output]: [usize; 2], peak: u32) -> Option<Vec<u32>> {
-    let top = peak.checked_sub(buffers[output].bytes)?;
+fn first_fit(segment: &IntegerSegment, buffers: &[Buffer], peak: u32) -> Option<Vec<u32>> {
+    let (input, output, top) = (segment.input, segment.output, end(segment, buffers, peak)?);
     // Knuth's MMIX constants: the same draws every time.
     let mut state = 1u64;
     let mut draw = || {
@@ -136,10 +178,13 @@ fn first_fit(buffers: &[Buffer], [input, output]: [usize; 2], peak: u32) -> Opti
 /// to try orders.
 fn search(segment: &IntegerSegment, buffers: &[Buffer], peak: u32, effort: &mut usize) -> Option<Vec<u32>> {
     let mut offsets: Vec<Option<u32>> = vec![None; buffers.len()];
-    let (input, output) = (segment.input, segment.output);
-    let top = peak.checked_sub(buffers[output].bytes)?;
+    let (input, output, top) = (segment.input, segment.output, end(segment, buffers, peak)?);
     offsets[input] = Some(0);
-    let limit = |b: usize| if together(&buffers[b], &buffers[output]) { top } else { peak };
+    let stays = segment.stays();
+    if stays {
+        offsets[output] = Some(top);
+    }
+    let limit = |b: usize| if !stays && together(&buffers[b], &buffers[output]) { top } else { peak };
     if buffers[input].bytes > limit(input) {
         return None;
     }

@@ -15,7 +15,7 @@ use crate::family::{FamilySpec, InputSpec};
 use crate::head::{self, HeadFile};
 use crate::images::normalised;
 use crate::quantize::Pixels;
-use crate::{calibrate, emit, learn, place, quantize, verify};
+use crate::{calibrate, emit, learn, place, quantize, stream, verify};
 
 /// Pictures behind ranges.
 const CALIBRATION: usize = 64;
@@ -57,7 +57,7 @@ pub(super) fn compile(
         return Ok(Compiled::Stopped(text::print_quantized(&quantized)));
     }
     begin(Stage::Place, 0);
-    let placed = place::place(quantized)?;
+    let placed = place::place(stream::stream(quantized)?)?;
     if options.stop_after == Stage::Place {
         return Ok(Compiled::Stopped(text::print_placed(&placed)));
     }

@@ -86,6 +86,11 @@ pub(super) fn print_placed(placed: &Placed) -> String {
         if let Some(((_, names), op)) = most {
             let _ = writeln!(text, "  most at op {op}, {:?}: {}", segment.ops[op].record.kind, names.join(", "));
         }
+        for (op, found) in segment.ops.iter().enumerate().filter(|(_, found)| found.record.is_streamed()) {
+            let output = found.record.output.index();
+            let (held, whole) = (segment.shape(output), segment.tensors[output].0);
+            let _ = writeln!(text, "  op {op} {:?} hands on t{output}, {whole:?}, as {held:?}", found.record.kind);
+        }
     }
     text
 }

@@ -36,6 +36,8 @@ fn segment(sizes: &[usize], second: &[Option<usize>], scratch: &[usize]) -> Inte
             .iter()
             .map(|&bytes| ([1, 1, bytes], Quant { scale: 1.0, zero_point: 0, element: plan::Element::Int8 }))
             .collect(),
+        held: std::collections::BTreeMap::new(),
+        in_place: vec![],
         stands_for: vec![None; sizes.len()],
         ops: (0..second.len()).map(op).collect(),
         keeps: vec![],

@@ -74,6 +74,8 @@ pub(super) fn lower(known: &Known<'_>) -> Result<(IntegerSegment, Vec<Option<Con
         name: segment.name.clone(),
         from: segment.from,
         to: segment.to,
+        held: BTreeMap::new(),
+        in_place: vec![],
         stands_for: (0..lowering.tensors.len()).map(|tensor| Some(tensor).filter(|&tensor| tensor < own)).collect(),
         tensors: lowering.tensors,
         ops: lowering.ops,
