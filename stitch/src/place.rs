@@ -12,8 +12,10 @@ use plan::layout::ARENA_ALIGN;
 use crate::error::Error;
 use crate::network::{IntegerOp, IntegerSegment, Placed, Placement, Quantized};
 
-/// Nodes of the search per peak that is tried; real segments need a handful.
-const EFFORT: usize = 20_000;
+/// Nodes of the search per segment; most segments need a handful.
+const EFFORT: usize = 60_000;
+/// Nodes per peak that is tried.
+const EFFORT_PER_PEAK: usize = 20_000;
 /// Orders per peak in which first-fit is tried.
 const ORDERS: u64 = 400;
 
@@ -32,7 +34,7 @@ struct Buffer {
 pub fn place(quantized: Quantized) -> Result<Placed, Error> {
     let mut placements = vec![];
     for segment in &quantized.segments {
-        let placement = segment_placement(segment)?;
+        let placement = segment_placement(segment, EFFORT)?;
         check::check(segment, &placement)
             .map_err(|what| Error::Stage { stage: "place", what: format!("segment {}: {what}", segment.name) })?;
         placements.push(placement);
@@ -48,7 +50,8 @@ fn rounded(segment: &IntegerSegment, bytes: usize) -> Result<u32, Error> {
     })
 }
 
-fn segment_placement(segment: &IntegerSegment) -> Result<Placement, Error> {
+/// `left`: nodes of the search.
+fn segment_placement(segment: &IntegerSegment, mut left: usize) -> Result<Placement, Error> {
     let ops = segment.ops.len();
     if ops == 0 {
         return Err(Error::Stage { stage: "place", what: format!("segment {} has no op", segment.name) });
@@ -58,11 +61,13 @@ fn segment_placement(segment: &IntegerSegment) -> Result<Placement, Error> {
     let live_bytes = most_alive(&buffers, ops);
     let mut peak = live_bytes;
     let offsets = loop {
-        let mut effort = EFFORT;
+        let granted = left.min(EFFORT_PER_PEAK);
+        let mut effort = granted;
         let found = first_fit(segment, &buffers, peak).or_else(|| search(segment, &buffers, peak, &mut effort));
         if let Some(offsets) = found {
             break offsets;
         }
+        left -= granted - effort;
         // Refuted is refuted; where effort ran out, a step of 16 bytes would only spend it again.
         peak += if effort > 0 { ARENA_ALIGN } else { (peak / 256).next_multiple_of(ARENA_ALIGN).max(ARENA_ALIGN) };
     };
@@ -116,12 +121,12 @@ pub(crate) fn live_bytes(segment: &IntegerSegment) -> u32 {
     buffers(segment).map_or(u32::MAX, |buffers| most_alive(&buffers, segment.ops.len()))
 }
 
-/// Arena that a segment needs.
+/// Arena that a segment needs at most: what first-fit finds.
 ///
 /// # Errors
 /// As [`place`].
 pub(crate) fn peak_bytes(segment: &IntegerSegment) -> Result<u32, Error> {
-    segment_placement(segment).map(|placement| placement.peak_bytes)
+    segment_placement(segment, 0).map(|placement| placement.peak_bytes)
 }
 
 /// Where the output lies within `peak`: at the other end, or where the input was.

@@ -87,7 +87,7 @@ fn no_placement_is_smaller() {
             (0..ops).map(|op| (random.below(2) == 0).then(|| random.below(op as u64 + 1))).collect();
         let scratch: Vec<usize> = (0..ops).map(|_| random.below(2) * random.below(30)).collect();
         let segment = segment(&sizes, &second, &scratch);
-        let found = segment_placement(&segment).expect("placed");
+        let found = segment_placement(&segment, EFFORT).expect("placed");
         let problem = format!("{sizes:?} {second:?} {scratch:?}: {found:?}");
         assert_eq!(check::check(&segment, &found), Ok(()), "{problem}");
         assert_eq!(found.peak_bytes, smallest_peak(&segment), "{problem}");
