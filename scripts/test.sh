@@ -37,6 +37,15 @@ step cargo test --release -p runtime --no-default-features
 step cargo test --release -p runtime --no-default-features --features transformers
 # Kernels against the naive reference.
 step cargo test --release -p kernels --features reference
+# Parser, engine and the portable kernels in Miri, on a little of everything; 32 bits, and no instructions that Miri lacks.
+PORTABLE=armv7-unknown-linux-gnueabihf
+if cargo +nightly miri setup --target $PORTABLE </dev/null >/dev/null 2>&1; then
+  step cargo +nightly miri test --target $PORTABLE -p kernels --features reference --test miri
+  step cargo +nightly miri test --target $PORTABLE -p kernels --features reference --test kernels -- errors check_their_lengths
+  step cargo +nightly miri test --target $PORTABLE -p runtime --test features -- an_image_of_a_transformer
+else
+  printf '\n== Miri: not installed (rustup toolchain install nightly -c miri -c rust-src), SKIPPED\n'
+fi
 # The bundled family, scored on 2,000 images: integers cost at most a point, in every config.
 IMAGE=out/checked.snet
 step cargo run --release --quiet --bin stitchnet -- compile models/cifar-cnn/family.toml -o $IMAGE
