@@ -29,8 +29,8 @@ def exported(name: str, folder: Path) -> Path:
     return path
 
 
-def image(stitchnet: Path, folder: Path, name: str, onnx: Path, side: int, classes: int, count: int) -> Path:
-    """The image of a network, calibrated on `count` pictures; made anew if the compiler or the network is newer."""
+def image(stitchnet: Path, folder: Path, name: str, onnx: Path, side: int, classes: int, count: int, *more: str) -> Path:
+    """The image of a network, calibrated on `count` pictures, with `more` lines in its description; made anew if the compiler or the network is newer."""
     path = folder / f"{name}.snet"
     if path.exists() and path.stat().st_mtime > max(file.stat().st_mtime for file in (stitchnet, onnx)):
         return path
@@ -42,7 +42,7 @@ def image(stitchnet: Path, folder: Path, name: str, onnx: Path, side: int, class
     labels = ", ".join(f'"{label}"' for label in range(classes))
     family = folder / f"{name}.toml"
     family.write_text(
-        f'name = "{name}"\nlabels = [{labels}]\n\n[input]\nheight = {side}\nwidth = {side}\nchannels = 3\n'
+        f'name = "{name}"\nlabels = [{labels}]\n{"".join(line + chr(10) for line in more)}\n[input]\nheight = {side}\nwidth = {side}\nchannels = 3\n'
         f'mean = {MEAN}\nstd = {STD}\n\n[data]\ncalibration = "{sheets}"\ntest = "{sheets}"\n\n'
         f'[[anchor]]\nname = "{name}"\nfile = "{onnx}"\n'
     )

@@ -36,6 +36,9 @@ pub struct FamilySpec {
     /// How the weights of convolutions lie in the image.
     #[serde(default)]
     pub packing: Packing,
+    /// Whether ops run strip by strip where that lowers a config's arena: less memory for more time.
+    #[serde(default = "yes")]
+    pub streams: bool,
     /// What may ship.
     #[serde(default)]
     pub limits: Limits,
@@ -44,6 +47,10 @@ pub struct FamilySpec {
     /// Networks, in increasing order of cost.
     #[serde(rename = "anchor")]
     pub anchors: Vec<AnchorSpec>,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// One network.

@@ -169,7 +169,7 @@ pub fn compile(spec: &FamilySpec, options: Options, progress: &dyn Progress) -> 
     let quantized = quantize::quantize(&calibrated, &pixels, &wide)?;
     stop_after!(Quantize, text::print_quantized(&quantized));
     begin(Stage::Place, 0);
-    let mut placed = place::place(stream::stream(quantized)?)?;
+    let mut placed = place::place(stream::stream(quantized, spec.streams)?)?;
     stop_after!(Place, text::print_placed(&placed));
     let labels = labels(spec);
     let cost = CostModel::cortex_m4f();

@@ -22,11 +22,14 @@ const EQUAL: u32 = 20;
 /// Positions of a strip at least: kernels share each weight among a few.
 const POSITIONS: usize = 8;
 
-/// Streams where they pay.
+/// Streams where they pay, if they are wanted.
 ///
 /// # Errors
 /// What [`peak_bytes`] returns.
-pub fn stream(mut quantized: Quantized) -> Result<Quantized, Error> {
+pub fn stream(mut quantized: Quantized, wanted: bool) -> Result<Quantized, Error> {
+    if !wanted {
+        return Ok(quantized);
+    }
     let mut peaks = quantized.segments.iter().map(peak_bytes).collect::<Result<Vec<u32>, Error>>()?;
     let mut tried = vec![false; peaks.len()];
     // Kept maps ask for paths that are at the same end behind the lead.

@@ -57,7 +57,7 @@ pub(super) fn compile(
         return Ok(Compiled::Stopped(text::print_quantized(&quantized)));
     }
     begin(Stage::Place, 0);
-    let placed = place::place(stream::stream(quantized)?)?;
+    let placed = place::place(stream::stream(quantized, spec.streams)?)?;
     if options.stop_after == Stage::Place {
         return Ok(Compiled::Stopped(text::print_placed(&placed)));
     }

@@ -236,7 +236,7 @@ fn streams_change_no_byte() {
                 tried.segments[0]
             );
         }
-        let streamed = stream(quantized).expect("streamed");
+        let streamed = stream(quantized, true).expect("streamed");
         chosen += usize::from(!streamed.segments[0].held.is_empty());
         let (found, arena) = output(streamed.clone(), &input, random.below(3));
         assert_eq!(found, expected, "case {case}: {:?}", streamed.segments[0]);
