@@ -218,13 +218,14 @@ impl<'a, I: Isa> Engine<'a, I> {
         let mut next = segment.first_op;
         while next < segment.first_op + segment.ops {
             let first = OpId(next);
-            let op = if image.op(first).is_streamed() {
-                exec::stream::run(self.isa, &running, first, bias, self.arena, &mut boxes)?
+            let (op, bytes) = if image.op(first).is_streamed() {
+                let last = exec::stream::run(self.isa, &running, first, bias, self.arena, &mut boxes)?;
+                (last, usize::MAX)
             } else {
-                exec::run(self.isa, &running, first, bias(first), self.arena, &mut boxes, None)?;
-                first
+                (first, exec::run(self.isa, &running, first, bias(first), self.arena, &mut boxes, None)?)
             };
-            watch(op, self.arena.get(running.place(image.op(op).output)).unwrap_or_default());
+            let written = self.arena.get(running.place(image.op(op).output)).unwrap_or_default();
+            watch(op, written.get(..bytes).unwrap_or(written));
             next = op.0 + 1;
         }
         self.done = Some(done + 1);

@@ -69,7 +69,7 @@ impl Maps<'_> {
     }
 }
 
-/// Runs op `id` of the segment, or a strip of it. `bias` replaces the op's own bias offset where the config says so.
+/// Runs op `id` of the segment, or a strip of it: bytes that it wrote. `bias` replaces the op's own bias offset where the config says so.
 pub(crate) fn run<I: Isa>(
     isa: I,
     running: &Running<'_, '_>,
@@ -78,7 +78,7 @@ pub(crate) fn run<I: Isa>(
     arena: &mut [i8],
     boxes: &mut Boxes,
     strip: Option<&Strip>,
-) -> Result<(), RunError> {
+) -> Result<usize, RunError> {
     let image = running.image;
     let op = image.op(id);
     let op = strip.map_or(op, |strip| strip.padded(&op));
@@ -87,7 +87,7 @@ pub(crate) fn run<I: Isa>(
     }
     let part = DETECTOR.then(|| boxes.part(image, &op)).flatten();
     if part.is_some_and(Part::is_empty) {
-        return Ok(());
+        return Ok(0);
     }
     let refused = RunError::Kernel { op: id.0 };
     let maps = Maps { running, op: &op, part, strip };
@@ -97,7 +97,7 @@ pub(crate) fn run<I: Isa>(
         // It takes the place of its first operand.
         let [output, other] = arena.get_disjoint_mut([output, input2]).map_err(|_| refused)?;
         let sum = addition(&op, [&from, &second, &to]);
-        return kernels::add_in_place(isa, &sum, output, other).map_err(|_| refused);
+        return kernels::add_in_place(isa, &sum, output, other).map(|()| output.len()).map_err(|_| refused);
     }
     // x + x is the one op that names a tensor twice; it is lent once.
     let twice = op.input2 == op.input;
@@ -141,7 +141,7 @@ pub(crate) fn run<I: Isa>(
         }
         _ => return Err(refused),
     };
-    done.map_err(|_| refused)
+    done.map(|()| output.len()).map_err(|_| refused)
 }
 
 fn shape(tensor: &Tensor) -> Shape {

@@ -83,14 +83,14 @@ struct Bound<'i, 'm> {
     to: Tensor,
 }
 
-/// Runs op `id`.
+/// Runs op `id`: bytes that it wrote.
 pub(crate) fn run<I: Isa>(
     isa: I,
     running: &exec::Running<'_, '_>,
     id: OpId,
     arena: &mut [i8],
     boxes: &mut Boxes,
-) -> Result<(), RunError> {
+) -> Result<usize, RunError> {
     let image = running.image;
     let op = image.op(id);
     let refused = RunError::Kernel { op: id.0 };
@@ -119,7 +119,8 @@ pub(crate) fn run<I: Isa>(
     done.map_err(|_| refused)
 }
 
-type Done = Result<(), KernelError>;
+/// Bytes that were written, or why not.
+type Done = Result<usize, KernelError>;
 
 fn first<T>(values: &[T], count: usize) -> Result<&[T], KernelError> {
     values.get(..count).ok_or(KernelError::Input)
@@ -173,7 +174,7 @@ impl Bound<'_, '_> {
                 }
             }
         }
-        Ok(())
+        Ok(output.len())
     }
 
     fn probing(&self, numbers: &Generator) -> Probing {
@@ -214,7 +215,7 @@ impl Bound<'_, '_> {
             let ([a, b], [c, d]) = (patch.corner[1].to_le_bytes(), patch.corner[0].to_le_bytes());
             *out = [a, b, c, d].map(u8::cast_signed);
         }
-        Ok(())
+        Ok(output.len())
     }
 
     /// The boxes that are left, and what is inside of each.
@@ -248,7 +249,7 @@ impl Bound<'_, '_> {
             zero_point: self.to.zero_point,
         };
         head::pool_regions(&pool, &rects, output)?;
-        Ok(())
+        Ok(output.len())
     }
 
     /// The maps behind the first operand.
@@ -276,7 +277,7 @@ impl Bound<'_, '_> {
         }
         let output = first_mut(output, boxes.states.len() * self.each())?;
         head::position_code(&boxes.states, self.image.data(self.op.weights, self.each()), output)?;
-        Ok(())
+        Ok(output.len())
     }
 
     fn overlap(&self, boxes: &Boxes, output: &mut [i8]) -> Done {
@@ -286,7 +287,7 @@ impl Bound<'_, '_> {
         if !rects.is_empty() {
             head::overlap_bias(&rects, self.image.data(self.op.weights, 2 * heads), output)?;
         }
-        Ok(())
+        Ok(output.len())
     }
 
     fn sample(&self, boxes: &Boxes, output: &mut [i8]) -> Done {
@@ -302,7 +303,7 @@ impl Bound<'_, '_> {
         let offsets = 6 * usize::from(numbers.groups) * usize::from(numbers.points) * boxes.states.len();
         let output = first_mut(output, boxes.states.len() * self.each())?;
         head::sample_points(&sampling, &boxes.states, first(self.operands[0], offsets)?, output)?;
-        Ok(())
+        Ok(output.len())
     }
 
     /// A few boxes at a time: the matrices of all would be more than everything else in the arena, and those of one would use
@@ -341,7 +342,7 @@ impl Bound<'_, '_> {
                 head::mix(isa, &mixing, samples, [channels, points], output, scratch)?;
             }
         }
-        Ok(())
+        Ok(output.len())
     }
 
     /// The layer that makes matrices of the content of `count` boxes.
@@ -377,8 +378,7 @@ impl Bound<'_, '_> {
         let room = usize::from(self.to.shape[0]).saturating_sub(1).min(DETECTIONS);
         let size = self.op.factors.map(|side| side as i16);
         let count = head::detect(&boxes.states, classes, logits, size, first_mut(&mut found, room)?)?;
-        write(first(&found, count)?, output);
-        Ok(())
+        Ok(write(first(&found, count)?, output))
     }
 
     fn suppress(&self, output: &mut [i8], scratch: &mut [i8]) -> Done {
@@ -395,14 +395,13 @@ impl Bound<'_, '_> {
         let room = usize::from(self.to.shape[0]).saturating_sub(1).min(DETECTIONS);
         let found = first_mut(&mut found, room)?;
         let count = head::suppress(&suppression, &[fine, middle, coarse], classes, scratch, found)?;
-        write(first(found, count)?, output);
-        Ok(())
+        Ok(write(first(found, count)?, output))
     }
 
     /// Attention of boxes among themselves, with a bias that depends on the picture.
     fn attention<I: Isa>(&self, isa: I, boxes: &Boxes, output: &mut [i8], scratch: &mut [i8]) -> Done {
         let count = boxes.states.len();
-        let Some(part) = boxes.part(self.image, &self.op).filter(|part| !part.is_empty()) else { return Ok(()) };
+        let Some(part) = boxes.part(self.image, &self.op).filter(|part| !part.is_empty()) else { return Ok(0) };
         let [input, to] = [&self.tensors[0], &self.to].map(|tensor| part.of(tensor));
         let mut attention = exec::attention(self.image, &self.op, [&input, &input, &to]);
         (attention.query_window, attention.key_window) = ([count as u16, 1], [count as u16, 1]);
@@ -411,12 +410,12 @@ impl Bound<'_, '_> {
         let input = first(self.operands[0], input.bytes() as usize)?;
         let output = first_mut(output, to.bytes() as usize)?;
         kernels::attention(isa, &attention, input, input, output, scratch)?;
-        Ok(())
+        Ok(output.len())
     }
 }
 
-/// Detections as bytes, behind their number.
-fn write(found: &[Detection], output: &mut [i8]) {
+/// Detections as bytes, behind their number: how many bytes.
+fn write(found: &[Detection], output: &mut [i8]) -> usize {
     output.fill(0);
     let rows = output.as_chunks_mut::<{ DETECTION_LEN as usize }>().0;
     let [low, high] = (found.len() as u16).to_le_bytes().map(u8::cast_signed);
@@ -430,6 +429,7 @@ fn write(found: &[Detection], output: &mut [i8]) {
             *out = field.to_le_bytes().map(u8::cast_signed);
         }
     }
+    output.len()
 }
 
 /// Bytes of the cell of a map at a row and a column, if it has one.
