@@ -218,15 +218,14 @@ impl<'a, I: Isa> Engine<'a, I> {
         let mut next = segment.first_op;
         while next < segment.first_op + segment.ops {
             let first = OpId(next);
-            let (op, bytes) = if image.op(first).is_streamed() {
-                let last = exec::stream::run(self.isa, &running, first, bias, self.arena, &mut boxes)?;
-                (last, usize::MAX)
+            let op = image.op(first);
+            let (last, written) = if op.is_streamed() {
+                exec::stream::run(self.isa, &running, (first, &op), bias, self.arena, &mut boxes)?
             } else {
-                (first, exec::run(self.isa, &running, first, bias(first), self.arena, &mut boxes, None)?)
+                (first, exec::run(self.isa, &running, (first, &op), bias(first), self.arena, &mut boxes, None)?)
             };
-            let written = self.arena.get(running.place(image.op(op).output)).unwrap_or_default();
-            watch(op, written.get(..bytes).unwrap_or(written));
-            next = op.0 + 1;
+            watch(last, self.arena.get(written).unwrap_or_default());
+            next = last.0 + 1;
         }
         self.done = Some(done + 1);
         self.mirrored ^= self.turns(&segment);

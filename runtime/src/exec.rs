@@ -69,35 +69,36 @@ impl Maps<'_> {
     }
 }
 
-/// Runs op `id` of the segment, or a strip of it: bytes that it wrote. `bias` replaces the op's own bias offset where the config says so.
+/// Runs an op of the segment, or a strip of it: where in the arena it wrote. `bias` replaces the op's own bias offset where the
+/// config says so.
 pub(crate) fn run<I: Isa>(
     isa: I,
     running: &Running<'_, '_>,
-    id: OpId,
+    (id, op): (OpId, &Op),
     bias: Option<u32>,
     arena: &mut [i8],
     boxes: &mut Boxes,
     strip: Option<&Strip>,
-) -> Result<usize, RunError> {
+) -> Result<Range<usize>, RunError> {
     let image = running.image;
-    let op = image.op(id);
-    let op = strip.map_or(op, |strip| strip.padded(&op));
-    if DETECTOR && head::takes(&op) {
-        return head::run(isa, running, id, arena, boxes);
+    if DETECTOR && head::takes(op) {
+        return head::run(isa, running, (id, op), arena, boxes);
     }
-    let part = DETECTOR.then(|| boxes.part(image, &op)).flatten();
+    let part = DETECTOR.then(|| boxes.part(image, op)).flatten();
     if part.is_some_and(Part::is_empty) {
-        return Ok(0);
+        return Ok(0..0);
     }
     let refused = RunError::Kernel { op: id.0 };
+    let op = strip.map_or(*op, |strip| strip.padded(op));
     let maps = Maps { running, op: &op, part, strip };
     let [(from, input), (second, input2), (to, output), (_, scratch)] =
         [op.input, op.input2, op.output, op.scratch].map(|id| maps.lend(id));
+    let written = output.clone();
     if op.kind == OpKind::Add && input == output {
         // It takes the place of its first operand.
         let [output, other] = arena.get_disjoint_mut([output, input2]).map_err(|_| refused)?;
         let sum = addition(&op, [&from, &second, &to]);
-        return kernels::add_in_place(isa, &sum, output, other).map(|()| output.len()).map_err(|_| refused);
+        return kernels::add_in_place(isa, &sum, output, other).map(|()| written).map_err(|_| refused);
     }
     // x + x is the one op that names a tensor twice; it is lent once.
     let twice = op.input2 == op.input;
@@ -141,7 +142,7 @@ pub(crate) fn run<I: Isa>(
         }
         _ => return Err(refused),
     };
-    done.map(|()| output.len()).map_err(|_| refused)
+    done.map(|()| written).map_err(|_| refused)
 }
 
 fn shape(tensor: &Tensor) -> Shape {

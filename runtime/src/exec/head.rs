@@ -4,6 +4,8 @@
 //! while the head's segment runs. Maps have room for the most that there can be, one after another: an op that runs per patch or
 //! per box runs on their first rows.
 
+use core::ops::Range;
+
 use heapless::Vec;
 pub use kernels::head::Detection;
 use kernels::head::{
@@ -83,27 +85,28 @@ struct Bound<'i, 'm> {
     to: Tensor,
 }
 
-/// Runs op `id`: bytes that it wrote.
+/// Runs an op: where in the arena it wrote.
 pub(crate) fn run<I: Isa>(
     isa: I,
     running: &exec::Running<'_, '_>,
-    id: OpId,
+    (id, op): (OpId, &Op),
     arena: &mut [i8],
     boxes: &mut Boxes,
-) -> Result<usize, RunError> {
+) -> Result<Range<usize>, RunError> {
     let image = running.image;
-    let op = image.op(id);
     let refused = RunError::Kernel { op: id.0 };
     let range = |tensor: TensorId| match tensor.0 {
         NO_TENSOR => 0..0,
         _ => running.place(tensor),
     };
     let [a, b, c, d] = op.operands();
-    let [first, second, third, fourth, output, scratch] = arena
-        .get_disjoint_mut([range(a), range(b), range(c), range(d), range(op.output), range(op.scratch)])
-        .map_err(|_| refused)?;
+    let to = range(op.output);
+    let start = to.start;
+    let [first, second, third, fourth, output, scratch] =
+        arena.get_disjoint_mut([range(a), range(b), range(c), range(d), to, range(op.scratch)]).map_err(|_| refused)?;
     let tensors = [a, b, c, d].map(|tensor| image.tensor(tensor));
-    let bound = Bound { image, op, tensors, operands: [first, second, third, fourth], to: image.tensor(op.output) };
+    let bound =
+        Bound { image, op: *op, tensors, operands: [first, second, third, fourth], to: image.tensor(op.output) };
     let done = match op.kind {
         OpKind::Windows => bound.windows(boxes, output),
         OpKind::Select => bound.select(boxes, output),
@@ -116,7 +119,7 @@ pub(crate) fn run<I: Isa>(
         OpKind::Suppress => bound.suppress(output, scratch),
         _ => bound.attention(isa, boxes, output, scratch),
     };
-    done.map_err(|_| refused)
+    done.map(|bytes| start..start + bytes).map_err(|_| refused)
 }
 
 /// Bytes that were written, or why not.

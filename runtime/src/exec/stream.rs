@@ -83,17 +83,18 @@ struct Map {
     dropped: usize,
 }
 
-/// Runs the stream that begins with an op: each op in turn does what it can, until the last is done. Returns the last op.
+/// Runs the stream that begins with an op: each op in turn does what it can, until the last is done. Returns the last op, and where
+/// in the arena its map is.
 pub(crate) fn run<I: Isa>(
     isa: I,
     running: &Running<'_, '_>,
-    first: OpId,
+    (first, op): (OpId, &Op),
     bias: impl Fn(OpId) -> Option<u32>,
     arena: &mut [i8],
     boxes: &mut Boxes,
-) -> Result<OpId, RunError> {
+) -> Result<(OpId, Range<usize>), RunError> {
     let image = running.image;
-    let input = image.tensor(image.op(first).input);
+    let input = image.tensor(op.input);
     let axis = axis(&input);
     let refused = RunError::Kernel { op: first.0 };
     let side = |tensor: &Tensor| usize::from(tensor.shape.get(axis).copied().unwrap_or_default());
@@ -112,7 +113,7 @@ pub(crate) fn run<I: Isa>(
     loop {
         let lines = side(&input);
         let mut from = Map { lines, done: lines, ..Map::default() };
-        let mut handed = image.op(first).input;
+        let mut handed = op.input;
         let mut went_on = false;
         for number in first.0..=last.0 {
             let id = OpId(number);
@@ -133,6 +134,7 @@ pub(crate) fn run<I: Isa>(
                     move_up(rows, (needed - map.dropped) * line, (map.done - needed) * line);
                     map.dropped = needed;
                 }
+                // A map drops only lines before the first that its reader still needs: what is read was not dropped.
                 let reads = map.reach.reads(map.done, end, from.lines);
                 let count = end - map.done;
                 let strip = Strip {
@@ -143,14 +145,14 @@ pub(crate) fn run<I: Isa>(
                     written: Lines { first: map.done - map.dropped, count },
                     other: Lines { first: map.done, count },
                 };
-                super::run(isa, running, id, bias(id), arena, boxes, Some(&strip))?;
+                super::run(isa, running, (id, &op), bias(id), arena, boxes, Some(&strip))?;
                 map.done = end;
                 went_on = true;
             }
             (from, handed) = (*map, op.output);
         }
         if from.done == from.lines {
-            return Ok(last);
+            return Ok((last, running.place(handed)));
         }
         if !went_on {
             return Err(refused);
