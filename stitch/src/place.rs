@@ -27,6 +27,12 @@ struct Buffer {
     last: usize,
 }
 
+impl Buffer {
+    fn lives(&self, op: usize) -> bool {
+        self.first <= op && op <= self.last
+    }
+}
+
 /// Places every segment.
 ///
 /// # Errors
@@ -111,9 +117,25 @@ fn buffers(segment: &IntegerSegment) -> Result<Vec<Buffer>, Error> {
     Ok(buffers)
 }
 
+fn alive(buffers: &[Buffer], op: usize) -> u32 {
+    buffers.iter().filter(|buffer| buffer.lives(op)).map(|buffer| buffer.bytes).sum()
+}
+
 fn most_alive(buffers: &[Buffer], ops: usize) -> u32 {
-    let live = |op: usize| buffers.iter().filter(|b| b.first <= op && op <= b.last).map(|b| b.bytes).sum::<u32>();
-    (0..ops).map(live).max().unwrap_or(0)
+    (0..ops).map(|op| alive(buffers, op)).max().unwrap_or(0)
+}
+
+/// The first op at which most bytes are alive, and what they are: bytes of activations with their numbers, and without one those of
+/// scratch.
+///
+/// # Errors
+/// As [`place`].
+pub(crate) fn fullest(segment: &IntegerSegment) -> Result<(usize, Vec<(Option<usize>, u32)>), Error> {
+    let buffers = buffers(segment)?;
+    let op = (0..segment.ops.len()).rev().max_by_key(|&op| alive(&buffers, op)).unwrap_or(0);
+    let tensor = |number: usize| Some(number).filter(|&number| number < segment.tensors.len());
+    let living = buffers.iter().enumerate().filter(|(_, buffer)| buffer.lives(op) && buffer.bytes > 0);
+    Ok((op, living.map(|(number, buffer)| (tensor(number), buffer.bytes)).collect()))
 }
 
 /// Most bytes alive at once in a segment: no placement can need less.

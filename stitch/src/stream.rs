@@ -60,11 +60,11 @@ struct Streams {
     runs: Vec<Run>,
 }
 
-/// Ops from one to another, both included, whose last writes so many lines in a turn.
-#[derive(Clone, Copy)]
+/// Ops in a row, of which each but the last holds some lines of its map, and the last writes `strip` lines in a turn.
+#[derive(Clone)]
 struct Run {
     first: usize,
-    last: usize,
+    held: Vec<usize>,
     strip: usize,
 }
 
@@ -73,8 +73,7 @@ fn apply(quantized: &mut Quantized, number: usize, streams: &Streams, stay: bool
     let mut ops: Vec<Option<IntegerOp>> = std::mem::take(&mut segment.ops).into_iter().map(Some).collect();
     segment.ops = streams.order.iter().filter_map(|&op| ops[op].take()).collect();
     for run in &streams.runs {
-        let held = held(segment, *run).unwrap_or_default();
-        set(segment, *run, held);
+        set(segment, run);
     }
     add_in_place(segment, stay);
     for path in &mut quantized.paths {
@@ -161,10 +160,9 @@ fn next_run(segment: &mut IntegerSegment, stay: bool) -> Option<Run> {
             let (lines, positions) = side(segment, first, segment.ops[last].record.output.index());
             let strips = std::iter::successors(Some(lines / 2), |strip| Some(strip / 2));
             for strip in strips.take_while(|&strip| strip > 0 && strip * positions >= POSITIONS) {
-                let run = Run { first, last, strip };
-                let Some(held) = held(segment, run) else { continue };
+                let Some(run) = run(segment, first, last, strip) else { continue };
                 let mut tried = segment.clone();
-                set(&mut tried, run, held);
+                set(&mut tried, &run);
                 add_in_place(&mut tried, stay);
                 found.push((live_bytes(&tried), run));
             }
@@ -172,10 +170,9 @@ fn next_run(segment: &mut IntegerSegment, stay: bool) -> Option<Run> {
     }
     let least = found.iter().map(|(live, _)| *live).min()?;
     let nearly = found.into_iter().filter(|(live, _)| *live <= least + least / EQUAL);
-    let (live, run) = nearly.min_by_key(|(_, run)| (run.last - run.first, Reverse(run.strip)))?;
+    let (live, run) = nearly.min_by_key(|(_, run)| (run.held.len(), Reverse(run.strip)))?;
     (live + before / WORTH <= before).then(|| {
-        let held = held(segment, run).unwrap_or_default();
-        set(segment, run, held);
+        set(segment, &run);
         add_in_place(segment, stay);
         run
     })
@@ -193,24 +190,24 @@ fn axis(segment: &IntegerSegment, first: usize) -> usize {
     usize::from(segment.tensors[segment.ops[first].record.input.index()].0[0] == 1)
 }
 
-/// Lines that each op but the last holds; none if a map would not get smaller, or has several rows in a stream of columns.
-fn held(segment: &IntegerSegment, run: Run) -> Option<Vec<usize>> {
-    let axis = axis(segment, run.first);
+/// Ops from one to another, both included; none if a map would not get smaller, or has several rows in a stream of columns.
+fn run(segment: &IntegerSegment, first: usize, last: usize, strip: usize) -> Option<Run> {
+    let axis = axis(segment, first);
     let mut held = vec![];
-    let mut lines = run.strip;
-    for op in (run.first..run.last).rev() {
+    let mut lines = strip;
+    for op in (first..last).rev() {
         let reach = Reach::of(&segment.ops[op + 1].record, axis)?;
         Reach::of(&segment.ops[op].record, axis)?;
         let rows = [op, op + 1].map(|op| segment.tensors[segment.ops[op].record.output.index()].0[0]);
         lines = (lines - 1) * reach.stride + reach.kernel;
-        let (all, _) = side(segment, run.first, segment.ops[op].record.output.index());
+        let (all, _) = side(segment, first, segment.ops[op].record.output.index());
         if lines >= all || (axis == 1 && rows != [1, 1]) {
             return None;
         }
         held.push(lines);
     }
     held.reverse();
-    Some(held)
+    Some(Run { first, held, strip })
 }
 
 /// Lets each sum of bytes that can take the place of an operand do so.
@@ -258,9 +255,9 @@ fn is_last(segment: &IntegerSegment, sum: usize, tensor: usize) -> bool {
 }
 
 /// Marks the ops of a run and shortens their maps.
-fn set(segment: &mut IntegerSegment, run: Run, held: Vec<usize>) {
+fn set(segment: &mut IntegerSegment, run: &Run) {
     let axis = axis(segment, run.first);
-    for (op, lines) in (run.first..run.last).zip(held) {
+    for (op, &lines) in (run.first..).zip(&run.held) {
         let record = &mut segment.ops[op].record;
         record.flags |= STREAMED;
         let mut shape = segment.tensors[record.output.index()].0;

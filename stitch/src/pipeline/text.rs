@@ -7,7 +7,8 @@ use plan::Image;
 use crate::cut::Blocks;
 use crate::emit::Measured;
 use crate::learn::fit::Fit;
-use crate::network::{Calibrated, IntegerOp, IntegerSegment, Placed, Quant, Quantized, Stitched};
+use crate::network::{Calibrated, Placed, Quantized, Stitched};
+use crate::place::fullest;
 
 /// Cuts, blocks and pairs as text.
 pub(super) fn print_blocks(blocks: &Blocks) -> String {
@@ -81,9 +82,14 @@ pub(super) fn print_placed(placed: &Placed) -> String {
     for (segment, placement) in placed.quantized.segments.iter().zip(&placed.placements) {
         let (peak, live) = (placement.peak_bytes, placement.live_bytes);
         let _ = writeln!(text, "{}: arena {peak}, alive {live}, offsets {:?}", segment.name, placement.offsets);
-        let most =
-            (0..segment.ops.len()).map(|op| (alive(segment, op), op)).max_by_key(|((bytes, _), op)| (*bytes, !op));
-        if let Some(((_, names), op)) = most {
+        if let Ok((op, alive)) = fullest(segment) {
+            let named = |(tensor, bytes): (Option<usize>, u32)| match tensor {
+                Some(tensor) => {
+                    format!("t{tensor} {:?} {:?} {bytes}", segment.shape(tensor), segment.tensors[tensor].1.element)
+                }
+                None => format!("scratch {bytes}"),
+            };
+            let names: Vec<String> = alive.into_iter().map(named).collect();
             let _ = writeln!(text, "  most at op {op}, {:?}: {}", segment.ops[op].record.kind, names.join(", "));
         }
         for (op, found) in segment.ops.iter().enumerate().filter(|(_, found)| found.record.is_streamed()) {
@@ -93,24 +99,6 @@ pub(super) fn print_placed(placed: &Placed) -> String {
         }
     }
     text
-}
-
-/// Bytes that an op finds in the arena, and what they are: tensors with their shapes, and its scratch.
-fn alive(segment: &IntegerSegment, op: usize) -> (usize, Vec<String>) {
-    let touches = |found: &IntegerOp, tensor| found.record.output.index() == tensor || found.record.reads(tensor);
-    let lives = |tensor: &usize| {
-        let before = *tensor == segment.input || segment.ops[..=op].iter().any(|found| touches(found, *tensor));
-        let behind = *tensor == segment.output || segment.ops[op..].iter().any(|found| touches(found, *tensor));
-        before && behind && !segment.is_kept(*tensor)
-    };
-    let (mut bytes, mut names) = (segment.ops[op].scratch_bytes, vec![]);
-    for tensor in (0..segment.tensors.len()).filter(lives) {
-        let (shape, Quant { element, .. }) = segment.tensors[tensor];
-        bytes += segment.bytes(tensor);
-        names.push(format!("t{tensor} {shape:?} {element:?} {}", segment.bytes(tensor)));
-    }
-    names.push(format!("scratch {}", segment.ops[op].scratch_bytes));
-    (bytes, names)
 }
 
 pub(super) fn print_scores(placed: &Placed, measured: &Measured) -> String {

@@ -205,9 +205,8 @@ fn draw(quantized: &mut Quantized, random: &mut Random) -> bool {
         return false;
     }
     let strip = 1 + random.below(3);
-    let run = Run { first, last, strip };
-    let found = held(segment, run);
-    found.map(|held| set(segment, run, held)).is_some()
+    let found = run(segment, first, last, strip);
+    found.map(|run| set(segment, &run)).is_some()
 }
 
 #[test]
