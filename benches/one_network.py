@@ -30,21 +30,26 @@ def exported(name: str, folder: Path) -> Path:
 
 
 def image(stitchnet: Path, folder: Path, name: str, onnx: Path, side: int, classes: int, count: int, *more: str) -> Path:
-    """The image of a network, calibrated on `count` pictures, with `more` lines in its description; made anew if the compiler or the network is newer."""
-    path = folder / f"{name}.snet"
-    if path.exists() and path.stat().st_mtime > max(file.stat().st_mtime for file in (stitchnet, onnx)):
+    """The image of a network, calibrated on `count` pictures, with `more` lines in its description.
+
+    Made anew if the description is another one, or if the compiler or the network is newer.
+    """
+    path, family, sheets = folder / f"{name}.snet", folder / f"{name}.toml", folder / f"pictures-{side}"
+    labels = ", ".join(f'"{label}"' for label in range(classes))
+    lines = [
+        f'name = "{name}"', f"labels = [{labels}]", *more,
+        "[input]", f"height = {side}", f"width = {side}", "channels = 3", f"mean = {MEAN}", f"std = {STD}",
+        "[data]", f'calibration = "{sheets}"', f'test = "{sheets}"',
+        "[[anchor]]", f'name = "{name}"', f'file = "{onnx}"',
+    ]
+    description = "\n".join(lines) + "\n"
+    newer = path.exists() and path.stat().st_mtime > max(file.stat().st_mtime for file in (stitchnet, onnx))
+    if newer and family.exists() and family.read_text() == description:
         return path
-    sheets = folder / f"pictures-{side}"
     sheets.mkdir(parents=True, exist_ok=True)
     for number, picture in enumerate(pictures(side, count)):
         Image.fromarray(picture).save(sheets / f"{number:02}.png")
     (sheets / "labels.txt").write_text("0\n" * count)
-    labels = ", ".join(f'"{label}"' for label in range(classes))
-    family = folder / f"{name}.toml"
-    family.write_text(
-        f'name = "{name}"\nlabels = [{labels}]\n{"".join(line + chr(10) for line in more)}\n[input]\nheight = {side}\nwidth = {side}\nchannels = 3\n'
-        f'mean = {MEAN}\nstd = {STD}\n\n[data]\ncalibration = "{sheets}"\ntest = "{sheets}"\n\n'
-        f'[[anchor]]\nname = "{name}"\nfile = "{onnx}"\n'
-    )
+    family.write_text(description)
     subprocess.run([stitchnet, "compile", family, "--unscored", "-o", path], check=True)
     return path

@@ -76,11 +76,12 @@ def onnx_file(name: str) -> Path:
     return ROOT / source if source.endswith(".onnx") else exported(source, CACHE)
 
 
-def compiled(name: str, stitchnet: Path) -> Path:
+def compiled(name: str, arguments) -> Path:
     """Our image."""
     side = NETWORKS[name].side
     classes = CLASSES if side == 32 else 1000
-    return image(stitchnet, CACHE, name, onnx_file(name), side, classes, PICTURES[side], *FOR_DESKTOPS)
+    more = () if arguments.as_device else FOR_DESKTOPS
+    return image(arguments.stitchnet, CACHE, name, onnx_file(name), side, classes, PICTURES[side], *more)
 
 
 def quantised(name: str, how: str) -> Path:
@@ -182,7 +183,7 @@ class Player:
 
 def compare(name: str, arguments) -> list[str]:
     """Rows of the table."""
-    commands = {"ours": [ROOT / "target/release/examples/turns", compiled(name, arguments.stitchnet)]}
+    commands = {"ours": [ROOT / "target/release/examples/turns", compiled(name, arguments)]}
     for peer in NETWORKS[name].peers:
         engine, how = peer.split()
         if engine == "rten":
@@ -226,6 +227,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=31, help="turns of each engine")
     parser.add_argument("--starts", type=int, default=5, help="cold starts of each engine")
     parser.add_argument("--update", action="store_true", help="write the table into docs/kernels.md")
+    parser.add_argument("--as-device", action="store_true", help="our images as small devices run them: streams, and weights in rows")
     parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:

@@ -1,14 +1,15 @@
-"""Whole networks of MLPerf Tiny on a Cortex-M4 in QEMU: `python benches/tiny.py [resnet8 | mobilenetv1-025]`.
+"""Whole networks of MLPerf Tiny on a Cortex-M4 in QEMU: `python benches/tiny.py [--whole] [resnet8 | mobilenetv1-025]`.
 
 Exports the network with random weights (models/recipe/structures.py), compiles it, and runs its image on the emulated
 board, where outputs are compared with the host's. Prints instructions and arena beside those of TFLite Micro with CMSIS-NN.
+With `--whole` no op runs strip by strip: less instructions, more arena.
 
 Needs models/recipe/requirements-structures.txt, and target/release/stitchnet.
 """
 
+import argparse
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 from one_network import RECIPE, ROOT, exported, image
@@ -20,15 +21,20 @@ NETWORKS = {"resnet8": (32, 10, 29_676_378, 54_996), "mobilenetv1-025": (96, 2, 
 """Side, classes, and the peer's instructions and bytes of arena: TFLM 90b983c2, CMSIS-NN 99f736a6, GCC 15.3.1 -Ofast."""
 
 
-def compiled(name: str) -> Path:
+def compiled(name: str, *more: str) -> Path:
     side, classes, *_ = NETWORKS[name]
     stitchnet = ROOT / "target" / "release" / "stitchnet"
-    return image(stitchnet, CACHE, name, exported(name, CACHE), side, classes, PICTURES)
+    return image(stitchnet, CACHE, name, exported(name, CACHE), side, classes, PICTURES, *more)
 
 
 def main() -> None:
-    for name in sys.argv[1:] or NETWORKS:
-        command = ["cargo", "xtask", "qemu", "--image", compiled(name)]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("networks", nargs="*", metavar="NETWORK", help=", ".join(NETWORKS))
+    parser.add_argument("--whole", action="store_true", help="without streams")
+    arguments = parser.parse_args()
+    for name in arguments.networks or NETWORKS:
+        more = ["streams = false"] if arguments.whole else []
+        command = ["cargo", "xtask", "qemu", "--image", compiled(name, *more)]
         log = subprocess.run(command, cwd=ROOT, check=True, text=True, capture_output=True).stdout
         instructions = int(re.search(r"^config 0: instructions (\d+) dsp", log, re.MULTILINE)[1])
         arena = int(re.search(r"^RAM: arena (\d+) bytes", log, re.MULTILINE)[1])
