@@ -67,6 +67,8 @@ pub const MAX_PATCHES: u16 = 16;
 pub const MAX_BOXES: u16 = 64;
 /// Boxes whose matrices a mixing makes at once.
 pub const MIX_BOXES: usize = 4;
+/// Boxes whose insides are pooled at once.
+pub const POOL_BOXES: usize = 10;
 /// Detections of one picture at most.
 pub const MAX_DETECTIONS: u16 = 100;
 /// Maps that a head pools and samples.

@@ -99,7 +99,7 @@ kind!(
         Windows = 13,
         /// Anchors from two predictions, and which of them ask for a patch; [`Generator`] has its numbers.
         Select = 14,
-        /// Boxes that are left, and the inside of each, pooled from three maps; [`Generator`] has its numbers.
+        /// Boxes that are left, and a layer on the inside of each, which is pooled from three maps; [`Generator`] has its numbers.
         Pool = 15,
         /// Position code of the boxes, after they were refined or not.
         Position = 16,
@@ -357,8 +357,8 @@ record!(
     }
 );
 record!(
-    /// Numbers of a detector's anchors, in the data section: of `Select` and of the `Pool` that follows. Logits are Q12, lengths 1/16
-    /// pixel. `docs/detector.md` has the arithmetic.
+    /// Numbers of a detector's anchors, in the data section: of `Select` and of the `Pool` that follows, whose layer has bias,
+    /// multipliers and shifts in the op. Logits are Q12, lengths 1/16 pixel. `docs/detector.md` has the arithmetic.
     Generator, 64 {
         /// Width and height of the picture.
         size: [i16; 2] = 0,
@@ -388,18 +388,20 @@ record!(
         sides: [u16; 2] = 26,
         /// Right shift of a Q16 sample of each map, 1..=62.
         shifts: [u8; 3] = 30,
+        /// Integer that stands for 0.0 in what is pooled.
+        zero_point: i8 = 33,
         /// Zero.
-        reserved: u8 = 33,
-        /// Zero.
-        reserved2: u16 = 34,
+        reserved: u16 = 34,
         /// Multiplier of a Q16 sample of each map, 0..2³¹.
         multipliers: [i32; 3] = 36,
         /// In the data section: left, top (`i16`), width, height (`u16`) of each fixed patch.
         regions: u32 = 48,
         /// Columns and rows of the first map.
         cells: [u16; 2] = 52,
+        /// Weights of the layer on what is pooled, in the data section: rows padded to whole words.
+        weights: u32 = 56,
         /// Zero.
-        reserved3: [u8; 8] = 56,
+        reserved2: u32 = 60,
     }
 );
 record!(

@@ -113,7 +113,7 @@ fn sharing(image: &Image<'_>) -> Check {
     let channels = |op: &Op| u64::from(image.tensor(op.output).shape[2]);
     let tables = |op: &Op| match op.kind {
         OpKind::Mix => 9 * image.mixing(op).matrices(),
-        OpKind::Conv | OpKind::Depthwise | OpKind::Rescale | OpKind::LayerNorm => 9 * channels(op),
+        OpKind::Conv | OpKind::Depthwise | OpKind::Rescale | OpKind::LayerNorm | OpKind::Pool => 9 * channels(op),
         _ => 0,
     };
     let ops: u64 = (0..image.ops()).map(|index| tables(&image.op(OpId(index as u16)))).sum();

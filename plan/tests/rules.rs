@@ -441,8 +441,12 @@ const OF_DETECTORS: &[(Rule, &str, BreakParts)] = &[
     (Rule::Numeric, "a negative picture", |w| change_record!(w, Pool, generator, |g| g.size[1] = -1)),
     (Rule::Numeric, "a shift of 63", |w| change_record!(w, Pool, generator, |g| g.shifts[1] = 63)),
     (Rule::Geometry, "no bin", |w| change_record!(w, Pool, generator, |g| g.bins = 0)),
-    (Rule::KindKnown, "a reserved field of a generator", |w| {
-        change_record!(w, Pool, generator, |g| g.reserved3[7] = 1)
+    (Rule::KindKnown, "a reserved field of a generator", |w| change_record!(w, Pool, generator, |g| g.reserved2 = 1)),
+    (Rule::Numeric, "a layer on more than a reduction", |w| change_record!(w, Pool, generator, |g| g.bins = 255)),
+    (Rule::Reference, "a layer behind the data", |w| change_record!(w, Pool, generator, |g| g.weights = 1 << 30)),
+    (Rule::Numeric, "a bias of a pool", |w| {
+        let at = first(w, OpKind::Pool).bias as usize;
+        w.data[at + 3] = 0x7f;
     }),
     (Rule::Geometry, "an overlap of bytes", |w| {
         let bias = first(w, OpKind::Overlap).output.index();

@@ -272,7 +272,8 @@ fn emit_constants(data: &mut Data, op: &IntegerOp, record: &mut plan::Op, packin
             (record.weights, record.bias) = (put(halves(factor)), put(words(offset)));
         }
         Constants::Generator { record: numbers, regions } => {
-            let numbers = plan::Generator { regions: put(regions.clone()), ..*numbers };
+            let weights = record.weights;
+            let numbers = plan::Generator { regions: put(regions.clone()), weights, ..*numbers };
             record.weights = put(numbers.to_bytes().to_vec());
         }
         Constants::Sampling { record: numbers, weights } => {

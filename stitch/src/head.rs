@@ -10,15 +10,15 @@ mod numbers;
 
 use ndarray::Array4;
 use plan::layout::{
-    AT_PATCHES, DETECTION_LEN, IF_PATCHES, MAX_BOXES, MAX_DETECTIONS, MIX_BOXES, PER_BOX, PER_PATCH, REFINES,
-    WITH_BIAS_MAP,
+    AT_PATCHES, DETECTION_LEN, IF_PATCHES, MAX_BOXES, MAX_DETECTIONS, MIX_BOXES, PER_BOX, PER_PATCH, POOL_BOXES,
+    REFINES, WITH_BIAS_MAP,
 };
 use plan::{Element, OpKind};
 
 use crate::error::Error;
 use crate::network::{Constants, Cut, Extent, IntegerSegment, Kind, Quant, Quantized};
 use crate::quantize::ranges::{narrow, wide};
-use builder::{Builder, Layer, Norm, Rows};
+use builder::{Builder, Layer, Norm, Rows, integers};
 pub use file::HeadFile;
 use numbers::{Geometry, Kinds};
 
@@ -247,19 +247,8 @@ fn whole(build: &mut Builder<'_>, geometry: &Geometry, squeezed: usize) -> Resul
 
 /// Steps 15 to 29: the detections.
 fn boxes(build: &mut Builder<'_>, geometry: &Geometry, maps: &[usize], raw: usize) -> Result<usize, Error> {
-    let Geometry { channels, boxes, bins, .. } = *geometry;
-    let pooled = narrow(build.file.range("pooled")?);
-    let inside = build.tensor([boxes, 1, channels * bins * bins], pooled);
-    let record = build.op(OpKind::Pool, &[raw, maps[0], maps[1], maps[2]], inside)?;
-    build.push(record, numbers::generator(geometry, build, Some((maps, pooled)))?);
-    // Channel, row, column in the file; row, column, channel in what is pooled.
-    let by_channel = build.file.weights("relation.content", [channels, channels, bins * bins, 1])?;
-    let weights = by_channel.permuted_axes([0, 2, 1, 3]).as_standard_layout().to_owned();
-    let weights =
-        weights.to_shape([channels, 1, 1, bins * bins * channels]).map_err(|error| build.file.bad(error))?.to_owned();
-    let quant = roomy(build.file.range("relation.content")?);
-    let layer = Layer { weights, rows: Rows::PerBox, ..Layer::new("relation.content") };
-    let content = build.conv(layer, inside, quant)?;
+    let Geometry { channels, boxes, .. } = *geometry;
+    let content = pool(build, geometry, maps, raw)?;
     let mut content = build.box_norm("relation.content_norm", content, false, channels)?;
     let mut deltas = None;
     for part in if geometry.kind == Kinds::Generator { &["relation"][..] } else { &["relation", "stage"] } {
@@ -282,6 +271,25 @@ fn boxes(build: &mut Builder<'_>, geometry: &Geometry, maps: &[usize], raw: usiz
     record.factors = [(16 * geometry.side) as i32; 2];
     build.push(record, Constants::Nothing);
     Ok(detections)
+}
+
+/// Steps 15 to 17, without the norm.
+fn pool(build: &mut Builder<'_>, geometry: &Geometry, maps: &[usize], raw: usize) -> Result<usize, Error> {
+    let Geometry { channels, boxes, bins, .. } = *geometry;
+    let (name, inputs) = ("relation.content", bins * bins * channels);
+    // Channel, row, column in the file; row, column, channel in what is pooled.
+    let by_channel = build.file.weights(name, [channels, channels, bins * bins, 1])?;
+    let weights = by_channel.permuted_axes([0, 2, 1, 3]).as_standard_layout().to_owned();
+    let weights = weights.to_shape([channels, 1, 1, inputs]).map_err(|error| build.file.bad(error))?.to_owned();
+    let (pooled, to) = (narrow(build.file.range("pooled")?), roomy(build.file.range(name)?));
+    let weights = integers(&weights, &build.file.bias(name, channels)?, false, [pooled, to], name)?;
+    let content = build.tensor([boxes, 1, channels], to);
+    let record = build.op(OpKind::Pool, &[raw, maps[0], maps[1], maps[2]], content)?;
+    let numbers = numbers::generator(geometry, build, Some((maps, pooled)))?;
+    let together = POOL_BOXES.min(boxes);
+    let scratch = together * inputs + kernels::conv_scratch([1; 2], inputs as u16, together);
+    build.push_layer(record, (weights, numbers), scratch, (boxes * inputs * channels) as u64);
+    Ok(content)
 }
 
 /// Steps 18 and 19, with the boxes moved by deltas first: content and attention added up, int16.

@@ -154,7 +154,7 @@ pub enum Constants {
         /// In 1/64 steps of the output.
         offset: Vec<i32>,
     },
-    /// Of a `Select` or a `Pool`; the place of the table is 0.
+    /// Of a `Select` or a `Pool`, whose weights are those of the op; the place of the table is 0.
     Generator {
         /// Its numbers.
         record: plan::Generator,

@@ -17,7 +17,7 @@ use crate::write::ImageWriter;
 const SCRATCH: u16 = 2048;
 /// Most patches, most boxes.
 const PATCHES: u16 = 2;
-const BOXES: u16 = 4;
+const BOXES: u16 = 12;
 /// Detections at most.
 const ROOM: u16 = 6;
 
@@ -278,10 +278,11 @@ fn head(writer: &mut ImageWriter) {
     let maps = [fine, middle, coarse];
     let generator = generator(&mut parts);
     let raw = anchors(&mut parts, maps, generator);
-    let pooled = parts.tensor([BOXES, 1, 32], Element::Int8);
-    let pool = op(OpKind::Pool, [raw, fine, middle, coarse], pooled, 0);
-    parts.push(Op { weights: generator, ..pool });
-    let content = parts.linear(pooled, 8, Element::Int8, PER_BOX);
+    let inside = parts.tensor([BOXES, 1, 8], Element::Int16);
+    let scratch = parts.tensor([1, 1, SCRATCH], Element::Int8);
+    let pool = parts.requantised(op(OpKind::Pool, [raw, fine, middle, coarse], inside, 0), 8);
+    parts.push(Op { weights: generator, scratch, ..pool });
+    let content = parts.norm(inside, PER_BOX);
     let attended = attention(&mut parts, content);
     let deltas = parts.linear(attended, 4, Element::Int16, PER_BOX);
     let code = parts.tensor([BOXES, 1, 8], Element::Int16);
@@ -309,6 +310,7 @@ fn dense_head(writer: &mut ImageWriter) {
 fn generator(parts: &mut Parts<'_>) -> u32 {
     let regions = [[0i16, 0, 256, 256], [256, 0, 256, 256], [0, 256, 256, 256], [256, 256, 256, 256], [0, 0, 512, 512]];
     let regions = parts.put(&regions.iter().flatten().flat_map(|side| side.to_le_bytes()).collect::<Vec<u8>>());
+    let weights = parts.put(&painted(32 * 8));
     let record = Generator {
         size: [512; 2],
         smallest: 16,
@@ -324,12 +326,13 @@ fn generator(parts: &mut Parts<'_>) -> u32 {
         strides: [2, 3, 4],
         sides: [100, 200],
         shifts: [46; 3],
+        zero_point: -3,
         reserved: 0,
-        reserved2: 0,
         multipliers: [1 << 30; 3],
         regions,
         cells: [8; 2],
-        reserved3: [0; 8],
+        weights,
+        reserved2: 0,
     };
     parts.put(&record.to_bytes())
 }

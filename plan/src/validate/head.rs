@@ -166,8 +166,7 @@ fn windows(image: &Image<'_>, op: &Op, input: &Tensor, output: &Tensor, at: At) 
 fn generator(image: &Image<'_>, op: &Op, at: At) -> Result<Generator, crate::error::ImageError> {
     data(image, op.weights, Generator::LEN as u64, at)?;
     let record = image.generator(op);
-    let zero = record.reserved == 0 && record.reserved2 == 0 && record.reserved3 == [0; 8];
-    at.equal(Rule::KindKnown, u8::from(zero), 1u8)?;
+    at.equal(Rule::KindKnown, u32::from(record.reserved) | record.reserved2, 0u8)?;
     for stride in record.strides {
         at.at_most(Rule::Numeric, stride, MAX_STRIDE_LOG2)?;
     }
@@ -219,11 +218,15 @@ fn pool(image: &Image<'_>, op: &Op, input: &Tensor, output: &Tensor, at: At) -> 
     for (multiplier, shift) in record.multipliers.into_iter().zip(record.shifts) {
         rescale(multiplier, shift, at)?;
     }
-    int8(output, at)?;
     at.at_least(Rule::Geometry, record.bins, 1u8)?;
     let bins = u64::from(record.bins);
-    let channels = maps(image, op, at)?;
-    rows(image, output, bins * bins * u64::from(channels), at)
+    let terms = bins * bins * u64::from(maps(image, op, at)?);
+    at.at_most(Rule::Numeric, terms, MAX_REDUCTION - 1)?;
+    int16(output, at)?;
+    let channels = output.shape[2];
+    rows(image, output, channels.into(), at)?;
+    data(image, record.weights, terms.next_multiple_of(4) * u64::from(channels), at)?;
+    requantisation(image, op, channels, at)
 }
 
 fn position(image: &Image<'_>, op: &Op, input: &Tensor, output: &Tensor, at: At) -> Check {

@@ -14,7 +14,7 @@ use kernels::head::{
 use kernels::{Isa, KernelError, Requant, Shape};
 use plan::layout::{
     AT_PATCHES, DETECTION_LEN, HEAD_MAPS, IF_PATCHES, MAX_ANCHORS, MAX_BOXES, MAX_DETECTIONS, MAX_PATCHES, MIX_BOXES,
-    NO_TENSOR, PER_BOX, PER_PATCH, REFINES, WITH_BIAS_MAP,
+    NO_TENSOR, PER_BOX, PER_PATCH, POOL_BOXES, REFINES, WITH_BIAS_MAP,
 };
 use plan::{Generator, Image, Op, OpId, OpKind, Tensor, TensorId};
 
@@ -85,6 +85,13 @@ struct Bound<'i, 'm> {
     to: Tensor,
 }
 
+/// What a layer of an op reads of each box.
+#[derive(Clone, Copy)]
+struct Content {
+    channels: usize,
+    zero_point: i8,
+}
+
 /// Runs an op: where in the arena it wrote.
 pub(crate) fn run<I: Isa>(
     isa: I,
@@ -110,7 +117,7 @@ pub(crate) fn run<I: Isa>(
     let done = match op.kind {
         OpKind::Windows => bound.windows(boxes, output),
         OpKind::Select => bound.select(boxes, output),
-        OpKind::Pool => bound.pool(boxes, output),
+        OpKind::Pool => bound.pool(isa, boxes, output, scratch),
         OpKind::Position => bound.position(boxes, output),
         OpKind::Overlap => bound.overlap(boxes, output),
         OpKind::Sample => bound.sample(boxes, output),
@@ -221,11 +228,34 @@ impl Bound<'_, '_> {
         Ok(output.len())
     }
 
-    /// The boxes that are left, and what is inside of each.
-    fn pool(&self, boxes: &mut Boxes, output: &mut [i8]) -> Done {
+    /// The boxes that are left, and a layer on what is inside of each: of a few at a time, as what is inside of all is more than the
+    /// maps.
+    fn pool<I: Isa>(&self, isa: I, boxes: &mut Boxes, output: &mut [i8], scratch: &mut [i8]) -> Done {
         let numbers = self.image.generator(&self.op);
+        let rects = self.remaining(&numbers, boxes)?;
+        boxes.states = rects.iter().map(|&rect| State::from(rect)).collect();
+        let mut rescales = numbers.multipliers.into_iter().zip(numbers.shifts);
+        let rescales = [(); HEAD_MAPS].map(|()| rescales.next().unwrap_or_default());
+        let (zero_point, bins) = (numbers.zero_point, usize::from(numbers.bins));
+        let maps = &self.maps(numbers.strides);
+        let pool = RegionPool { maps, sides: &numbers.sides, bins: numbers.bins, rescales: &rescales, zero_point };
+        let inside = Content { channels: bins * bins * usize::from(self.tensors[1].shape[2]), zero_point };
+        let together = POOL_BOXES.min(self.image.meta().boxes.into());
+        let (pooled, scratch) = scratch.split_at_mut_checked(together * inside.channels).ok_or(KernelError::Scratch)?;
+        let output = first_mut(output, rects.len() * self.each())?;
+        for (rects, output) in rects.chunks(together).zip(output.chunks_mut(together * self.each())) {
+            let pooled = first_mut(pooled, rects.len() * inside.channels)?;
+            head::pool_regions(&pool, rects, pooled)?;
+            let layer = self.layer(inside, numbers.weights, rects.len(), self.to.shape[2].into());
+            kernels::conv(isa, &layer, pooled, output, scratch)?;
+        }
+        Ok(output.len())
+    }
+
+    /// Where the boxes are that are left.
+    fn remaining(&self, numbers: &Generator, boxes: &Boxes) -> Result<Vec<Rect, BOXES>, KernelError> {
         let limits = Limits { smallest: numbers.smallest, size: numbers.size };
-        let (probing, each) = (self.probing(&numbers), usize::from(numbers.probe_anchors));
+        let (probing, each) = (self.probing(numbers), usize::from(numbers.probe_anchors));
         let mut probed: Vec<Anchor, ANCHORS> = Vec::new();
         for (patch, row) in boxes.patches.iter().zip(self.operands[0].chunks_exact(10 * each)) {
             let pixels = |cells: u16| (u32::from(cells) * 16) << numbers.strides[0];
@@ -239,20 +269,7 @@ impl Bound<'_, '_> {
         let mut chosen = [Anchor::default(); BOXES];
         let chosen = first_mut(&mut chosen, self.image.meta().boxes.into())?;
         let count = head::cap(first(&kept, count)?, chosen)?;
-        let rects: Vec<Rect, BOXES> = first(chosen, count)?.iter().map(|anchor| anchor.rect).collect();
-        boxes.states = rects.iter().map(|&rect| State::from(rect)).collect();
-        let output = first_mut(output, count * self.each())?;
-        let mut rescales = numbers.multipliers.into_iter().zip(numbers.shifts);
-        let rescales = [(); HEAD_MAPS].map(|()| rescales.next().unwrap_or_default());
-        let pool = RegionPool {
-            maps: &self.maps(numbers.strides),
-            sides: &numbers.sides,
-            bins: numbers.bins,
-            rescales: &rescales,
-            zero_point: self.to.zero_point,
-        };
-        head::pool_regions(&pool, &rects, output)?;
-        Ok(output.len())
+        Ok(first(chosen, count)?.iter().map(|anchor| anchor.rect).collect())
     }
 
     /// The maps behind the first operand.
@@ -328,15 +345,16 @@ impl Bound<'_, '_> {
             inner: norm(numbers.inner_factor, numbers.inner_bits, numbers.inner_offset, 0, i8::MAX),
             outer: norm(numbers.outer_factor, numbers.outer_bits, numbers.outer_offset, self.op.min, self.op.max),
         };
-        let content = usize::from(self.tensors[0].shape[2]);
+        let content = Content { channels: self.tensors[0].shape[2].into(), zero_point: self.tensors[0].zero_point };
         let [sampled, mixed] = [points_in, points_out].map(|points| points * width);
         let output = first_mut(output, boxes.states.len() * self.each())?;
-        let contents = first(self.operands[0], boxes.states.len() * content)?.chunks(together * content);
+        let contents = first(self.operands[0], boxes.states.len() * content.channels)?;
+        let contents = contents.chunks(together * content.channels);
         let samples = self.operands[1].chunks(together * groups * sampled);
         for ((contents, samples), output) in contents.zip(samples).zip(output.chunks_mut(together * groups * mixed)) {
-            let count = contents.len() / content.max(1);
+            let count = contents.len() / content.channels.max(1);
             let wide = first_mut(wide, count * 2 * all)?;
-            kernels::conv(isa, &self.layer(numbers.weights, count, all), contents, wide, scratch)?;
+            kernels::conv(isa, &self.layer(content, numbers.weights, count, all), contents, wide, scratch)?;
             let parts = wide.chunks_exact(2 * matrix).zip(samples.chunks_exact(sampled));
             for ((wide, samples), output) in parts.zip(output.chunks_exact_mut(mixed)) {
                 let (of_channels, of_points) = wide.split_at(2 * channels.len());
@@ -348,9 +366,8 @@ impl Bound<'_, '_> {
         Ok(output.len())
     }
 
-    /// The layer that makes matrices of the content of `count` boxes.
-    fn layer(&self, weights: u32, count: usize, outputs: usize) -> kernels::Conv<'_> {
-        let content = self.tensors[0].shape[2];
+    /// The op's layer on the content of `count` boxes, to Int16.
+    fn layer(&self, content: Content, weights: u32, count: usize, outputs: usize) -> kernels::Conv<'_> {
         let requant = Requant {
             bias: self.image.data(self.op.bias, 4 * outputs),
             multiplier: self.image.data(self.op.multiplier, 4 * outputs),
@@ -360,12 +377,12 @@ impl Bound<'_, '_> {
             max: i8::MAX,
         };
         kernels::Conv {
-            input: Shape { height: count as u16, width: 1, channels: content },
+            input: Shape { height: count as u16, width: 1, channels: content.channels as u16 },
             output: Shape { height: count as u16, width: 1, channels: outputs as u16 },
             window: kernels::Window { kernel: [1; 2], stride: [1; 2], pad: [0; 4] },
             groups: 1,
-            input_zero: self.tensors[0].zero_point,
-            weights: self.image.data(weights, usize::from(content).next_multiple_of(4) * outputs),
+            input_zero: content.zero_point,
+            weights: self.image.data(weights, content.channels.next_multiple_of(4) * outputs),
             packing: kernels::Packing::Rows,
             to: kernels::Element::Int16,
             curve: None,

@@ -53,6 +53,19 @@ pub(super) struct Norm<'n> {
     pub values: usize,
 }
 
+/// Weights and bias of a layer in integers.
+pub(super) fn integers(
+    weights: &Array4<f32>,
+    bias: &[f32],
+    depthwise: bool,
+    [from, to]: [Quant; 2],
+    name: &str,
+) -> Result<ConvWeights, Error> {
+    let largest: Vec<f32> = bias.iter().map(|bias| bias.abs()).collect();
+    let scales = weight_scales(weights, &largest, from);
+    Ok(conv_weights(weights, bias, &scales, depthwise, [from, to], name)?.0)
+}
+
 /// The segment under construction.
 pub(super) struct Builder<'f> {
     pub file: &'f HeadFile,
@@ -115,9 +128,7 @@ impl<'f> Builder<'f> {
         let shape = [side(height + top + bottom, rows), side(width + left + right, columns), outputs];
         let output = self.tensor(shape, to);
         let depthwise = layer.groups == inputs && layer.groups > 1;
-        let largest: Vec<f32> = bias.iter().map(|bias| bias.abs()).collect();
-        let scales = weight_scales(&layer.weights, &largest, from);
-        let (weights, _) = conv_weights(&layer.weights, &bias, &scales, depthwise, [from, to], layer.name)?;
+        let weights = integers(&layer.weights, &bias, depthwise, [from, to], layer.name)?;
         let kind = if depthwise { OpKind::Depthwise } else { OpKind::Conv };
         let mut record = self.op(kind, &[input], output)?;
         (record.kernel, record.stride) = ([rows as u8, columns as u8], [layer.stride as u8; 2]);

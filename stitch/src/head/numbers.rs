@@ -5,10 +5,10 @@ use std::f64::consts::{LOG2_E, PI};
 use serde::Deserialize;
 
 use super::HeadFile;
-use super::builder::Builder;
+use super::builder::{Builder, integers};
 use crate::error::Error;
 use crate::network::{Constants, ConvWeights, Quant};
-use crate::quantize::numbers::{conv_weights, fixed_point, weight_scales};
+use crate::quantize::numbers::fixed_point;
 
 /// Which heads can be compiled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -248,12 +248,13 @@ pub(super) fn generator(
         strides: geometry.stride_logs(),
         sides: [pixels(geometry.level_sides[0]), pixels(geometry.level_sides[1])],
         shifts,
+        zero_point: pooling.map_or(0, |(_, to)| to.zero_point),
         reserved: 0,
-        reserved2: 0,
         multipliers,
         regions: 0,
         cells: [cells; 2],
-        reserved3: [0; 8],
+        weights: 0,
+        reserved2: 0,
     };
     let quadrant = |left: i16, top: i16, sides: i16| [left, top, sides, sides];
     let regions = [
@@ -381,11 +382,8 @@ pub(super) fn mixing(
     let order: Vec<usize> = (0..groups * per_group).map(source).collect();
     let weights = found.select(ndarray::Axis(0), &order);
     let bias: Vec<f32> = order.iter().map(|&row| found_bias[row]).collect();
-    let from = build.tensors[content].1;
-    let largest: Vec<f32> = bias.iter().map(|bias| bias.abs()).collect();
-    let scales = weight_scales(&weights, &largest, from);
     let matrices = super::roomy(build.file.range("stage.matrices")?);
-    let (layer, _) = conv_weights(&weights, &bias, &scales, false, [from, matrices], name)?;
+    let layer = integers(&weights, &bias, false, [build.tensors[content].1, matrices], name)?;
     let factor = |steps: f64| {
         let fits = |bits: &u8| (steps * 2f64.powi((*bits).into())).round() <= 32_767.0;
         let bits = (0..=15).rev().find(fits);

@@ -2,7 +2,7 @@
 
 use kernels::Isa;
 use kernels::arch::Scalar;
-use plan::layout::{MIX_BOXES, NO_TENSOR};
+use plan::layout::{MIX_BOXES, NO_TENSOR, POOL_BOXES};
 use plan::{Config, ConfigId, Image, Op, OpId, OpKind, TargetId};
 use runtime::policy::{Ahead, Estimate, Left, Memory, Policy, Route, Settings, shares};
 use runtime::{Budget, Engine, Limit, Progress, RunError};
@@ -72,6 +72,11 @@ fn lacks_scratch(image: &Image<'_>, op: &Op) -> bool {
             let numbers = image.attention(op);
             kernels::attention_scratch(numbers.keys() as usize, numbers.query_width)
         }
+        OpKind::Pool => {
+            let inside = inside(image, op);
+            let together = POOL_BOXES.min(image.meta().boxes.into());
+            together * inside + kernels::conv_scratch([1; 2], inside as u16, together)
+        }
         OpKind::Mix => {
             let numbers = image.mixing(op);
             let together = MIX_BOXES.min(image.meta().boxes.into());
@@ -89,6 +94,12 @@ fn lacks_scratch(image: &Image<'_>, op: &Op) -> bool {
         _ => 0,
     };
     lent < needed as u64
+}
+
+/// Values that are pooled of a box.
+fn inside(image: &Image<'_>, op: &Op) -> usize {
+    let bins = usize::from(image.generator(op).bins);
+    bins * bins * usize::from(image.tensor(op.input2).shape[2])
 }
 
 /// A policy of any costs decides without a panic, and only for configs that share the path.
@@ -128,6 +139,7 @@ fn work(image: &Image<'_>, config: &Config) -> u64 {
                 let numbers = image.attention(&op);
                 u64::from(numbers.keys()) * u64::from(numbers.query_width.max(numbers.value_width))
             }
+            OpKind::Pool => inside(image, &op) as u64,
             _ => u64::from(op.kernel[0]) * u64::from(op.kernel[1]),
         };
         image.tensor(op.output).bytes().saturating_mul(each.max(1))
