@@ -49,6 +49,13 @@ impl Conv<'_> {
         usize::from(self.output.channels) * self.to.bytes()
     }
 
+    /// Whether the input itself is the matrix: there is no window to gather, and rows are whole words.
+    #[inline(always)]
+    pub(crate) fn is_matrix(&self) -> bool {
+        let same = self.input.height == self.output.height && self.input.width == self.output.width;
+        self.window.is_point() && self.groups == 1 && self.input.channels.is_multiple_of(4) && same
+    }
+
     /// Whether its weights can lie in blocks.
     pub(crate) fn fits_blocks(&self) -> bool {
         let line = usize::from(self.window.kernel[1]) * usize::from(self.input.channels);
@@ -103,12 +110,10 @@ pub fn conv<I: Isa>(
     check(row > 0 && op.weights.len() == row * outputs, KernelError::Weights)?;
     let in_blocks = op.packing == Packing::Blocks;
     check(!in_blocks || op.fits_blocks(), KernelError::Geometry)?;
-    op.requant.check(outputs)?;
-    // Without a window to gather and with whole words, the input itself is the matrix.
-    let size = op.output_bytes();
-    let direct = op.window.is_point() && groups == 1 && inputs % 4 == 0 && input.len() / inputs == output.len() / size;
+    let short = op.requant.check(isa, outputs)?;
+    let direct = op.is_matrix();
     check(direct || scratch.len() >= 2 * row, KernelError::Scratch)?;
-    if (!in_blocks || I::PACKING == Packing::Blocks) && isa.conv(op, input, output, scratch) {
+    if (!in_blocks || I::PACKING == Packing::Blocks) && isa.conv(op, input, output, scratch, short) {
         op.bend(isa, output);
         return Ok(());
     }
@@ -116,6 +121,7 @@ pub fn conv<I: Isa>(
         #[inline(always)]
         || {
             if direct {
+                let size = op.output_bytes();
                 for (pixels, out) in input.chunks(2 * row).zip(output.chunks_mut(2 * size)) {
                     let (first, second) = pixels.split_at(row);
                     products(isa, op, 0, [first, if second.is_empty() { first } else { second }], out);

@@ -32,8 +32,8 @@ pub fn depthwise<I: Isa>(
     check(input.len() == op.input.len() && !input.is_empty(), KernelError::Input)?;
     check(output.len() == op.output.len() && !output.is_empty(), KernelError::Output)?;
     check(op.weights.len() == taps * channels, KernelError::Weights)?;
-    op.requant.check(channels)?;
-    if isa.depthwise(op, input, output) {
+    let short = op.requant.check(isa, channels)?;
+    if isa.depthwise(op, input, output, short) {
         op.bend(isa, output);
         return Ok(());
     }

@@ -7,7 +7,7 @@ use crate::conv::{self, Conv, Packing};
 use crate::curve;
 use crate::layer_norm::{self, LayerNorm, Row};
 use crate::pool::Pool;
-use crate::requant::Requant;
+use crate::requant::{self, Requant};
 use crate::softmax;
 
 /// Leaf functions of one instruction set. A value of such a type proves that the CPU has it, so the leaves are
@@ -25,16 +25,22 @@ pub trait Isa: Copy {
         body()
     }
 
-    /// Runs a convolution whose slices were checked in a way of its own. False if it has none for these shapes, or too
-    /// little scratch; then the body made of the leaves below runs.
+    /// Whether all shifts of a rescale are 33..=54, for which one 32-bit sum and one shift are enough.
     #[inline(always)]
-    fn conv(self, _op: &Conv<'_>, _input: &[i8], _output: &mut [i8], _scratch: &mut [i8]) -> bool {
+    fn are_short(self, shifts: &[u8]) -> bool {
+        requant::are_short(shifts)
+    }
+
+    /// Runs a convolution whose slices were checked in a way of its own; `short` as [`Self::are_short`] says of its shifts.
+    /// False if it has none for these shapes, or too little scratch; then the body made of the leaves below runs.
+    #[inline(always)]
+    fn conv(self, _op: &Conv<'_>, _input: &[i8], _output: &mut [i8], _scratch: &mut [i8], _short: bool) -> bool {
         false
     }
 
     /// As [`Self::conv`], for a depthwise convolution.
     #[inline(always)]
-    fn depthwise(self, _op: &Conv<'_>, _input: &[i8], _output: &mut [i8]) -> bool {
+    fn depthwise(self, _op: &Conv<'_>, _input: &[i8], _output: &mut [i8], _short: bool) -> bool {
         false
     }
 

@@ -1,5 +1,6 @@
 //! The one definition of rescaling and rounding.
 
+use crate::isa::Isa;
 use crate::shape::{KernelError, check};
 
 /// Rescale of a row of sums, per output channel. Tables are bytes in flash, little-endian.
@@ -107,30 +108,35 @@ impl<'a> Requant<'a> {
         Some(Four { bias, multiplier, shift: *self.shift.get(channel..)?.first_chunk()? })
     }
 
-    /// Whether all shifts are 33..=54. Then one 32-bit sum and one shift are the whole rescale: the product's low word
-    /// decides nothing from 33 on, and up to 54 the zero point, moved to the place of the result, leaves the sum below 2^31.
-    #[inline(always)]
-    pub(crate) fn is_short(&self) -> bool {
-        let (fours, rest) = self.shift.as_chunks::<4>();
-        // Four at once: 54 + 73 is the last below 128, 33 - 33 the first that is not negative. What a wrong byte carries
-        // into the next one does not matter: the lowest wrong byte has its top bit set in one of the three words.
-        let wrong = fours.iter().fold(0, |wrong, four| {
-            let word = u32::from_le_bytes(*four);
-            wrong | word | word.wrapping_add(0x4949_4949) | word.wrapping_sub(0x2121_2121)
-        });
-        wrong & 0x8080_8080 == 0 && rest.iter().all(|shift| (33..=54).contains(shift))
-    }
-
-    pub(crate) fn check(&self, channels: usize) -> Result<(), KernelError> {
+    /// Checks lengths and shifts; whether the latter are [short](are_short).
+    pub(crate) fn check<I: Isa>(&self, isa: I, channels: usize) -> Result<bool, KernelError> {
         let tables = self.bias.len() == 4 * channels && self.multiplier.len() == 4 * channels;
         check(tables && self.shift.len() == channels, KernelError::Weights)?;
-        check(self.is_short() || self.shift.iter().copied().all(is_shift), KernelError::Weights)
+        let short = isa.are_short(self.shift);
+        check(short || self.shift.iter().copied().all(is_shift), KernelError::Weights)?;
+        Ok(short)
     }
+}
+
+/// Whether all shifts are 33..=54. Then one 32-bit sum and one shift are the whole rescale: the product's low word
+/// decides nothing from 33 on, and up to 54 the zero point, moved to the place of the result, leaves the sum below 2^31.
+///
+/// A call: unrolled by the compiler, it is long on a Cortex-M4.
+#[inline(never)]
+pub(crate) fn are_short(shifts: &[u8]) -> bool {
+    let (fours, rest) = shifts.as_chunks::<4>();
+    // Four at once: 54 + 73 is the last below 128, 33 - 33 the first that is not negative. What a wrong byte carries
+    // into the next one does not matter: the lowest wrong byte has its top bit set in one of the three words.
+    let wrong = fours.iter().fold(0, |wrong, four| {
+        let word = u32::from_le_bytes(*four);
+        wrong | word | word.wrapping_add(0x4949_4949) | word.wrapping_sub(0x2121_2121)
+    });
+    wrong & 0x8080_8080 == 0 && rest.iter().all(|shift| (33..=54).contains(shift))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Requant;
+    use super::are_short;
 
     #[test]
     fn one_long_shift_is_seen_wherever_it_is() {
@@ -140,9 +146,8 @@ mod tests {
                     for shift in 0..=255 {
                         let mut shifts = [others; 10];
                         shifts[channel] = shift;
-                        let shift = &shifts[..channels];
-                        let op = Requant { bias: &[], multiplier: &[], shift, zero_point: 0, min: 0, max: 0 };
-                        assert_eq!(op.is_short(), (33..=54).contains(&shifts[channel]), "{shift:?}");
+                        let shifts = &shifts[..channels];
+                        assert_eq!(are_short(shifts), (33..=54).contains(&shift), "{shifts:?}");
                     }
                 }
             }

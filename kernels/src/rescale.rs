@@ -29,7 +29,7 @@ pub fn rescale_tensor<I: Isa>(isa: I, op: &Rescale<'_>, input: &[i8], output: &m
     check(!input.is_empty() && input.len().is_multiple_of(channels * op.from.bytes()), KernelError::Input)?;
     check(output.len() / op.to.bytes() == input.len() / op.from.bytes(), KernelError::Output)?;
     check(output.len().is_multiple_of(op.to.bytes()), KernelError::Output)?;
-    op.requant.check(channels)?;
+    op.requant.check(isa, channels)?;
     isa.enter(
         #[inline(always)]
         || {

@@ -57,7 +57,7 @@ impl Isa for Avx512 {
     }
 
     #[inline(always)]
-    fn conv(self, op: &Conv<'_>, input: &[i8], output: &mut [i8], _scratch: &mut [i8]) -> bool {
+    fn conv(self, op: &Conv<'_>, input: &[i8], output: &mut [i8], _scratch: &mut [i8], _short: bool) -> bool {
         // SAFETY: `self` proves the features.
         unsafe { winograd::conv(op, input, output) || conv::conv(op, input, output) }
     }

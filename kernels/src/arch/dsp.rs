@@ -84,13 +84,13 @@ impl Isa for Dsp {
     const NAME: &'static str = "dsp";
 
     #[inline(always)]
-    fn conv(self, op: &Conv<'_>, input: &[i8], output: &mut [i8], scratch: &mut [i8]) -> bool {
-        conv::conv(op, input, output, scratch)
+    fn conv(self, op: &Conv<'_>, input: &[i8], output: &mut [i8], scratch: &mut [i8], short: bool) -> bool {
+        short && conv::conv(op, input, output, scratch)
     }
 
     #[inline(always)]
-    fn depthwise(self, op: &Conv<'_>, input: &[i8], output: &mut [i8]) -> bool {
-        depthwise::depthwise(op, input, output)
+    fn depthwise(self, op: &Conv<'_>, input: &[i8], output: &mut [i8], short: bool) -> bool {
+        short && depthwise::depthwise(op, input, output)
     }
 
     #[inline(always)]

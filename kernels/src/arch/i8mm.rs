@@ -32,14 +32,15 @@ impl Isa for I8mm {
     }
 
     #[inline(always)]
-    fn conv(self, op: &Conv<'_>, input: &[i8], output: &mut [i8], scratch: &mut [i8]) -> bool {
+    fn conv(self, op: &Conv<'_>, input: &[i8], output: &mut [i8], scratch: &mut [i8], short: bool) -> bool {
         // SAFETY: `self` proves SMMLA and SDOT. Rows that are no whole eight bytes are left to SDOT.
-        unsafe { neon::matrix_conv(op, input, output, scratch) || self.0.conv(op, input, output, scratch) }
+        let done = short && unsafe { neon::matrix_conv(op, input, output, scratch) };
+        done || self.0.conv(op, input, output, scratch, short)
     }
 
     #[inline(always)]
-    fn depthwise(self, op: &Conv<'_>, input: &[i8], output: &mut [i8]) -> bool {
-        self.0.depthwise(op, input, output)
+    fn depthwise(self, op: &Conv<'_>, input: &[i8], output: &mut [i8], short: bool) -> bool {
+        self.0.depthwise(op, input, output, short)
     }
 
     #[inline(always)]

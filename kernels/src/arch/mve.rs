@@ -32,13 +32,18 @@ impl Isa for Mve {
     const NAME: &'static str = "mve";
 
     #[inline(always)]
-    fn conv(self, op: &Conv<'_>, input: &[i8], output: &mut [i8], scratch: &mut [i8]) -> bool {
-        conv::conv(op, input, output, scratch)
+    fn are_short(self, shifts: &[u8]) -> bool {
+        conv::are_short(shifts)
     }
 
     #[inline(always)]
-    fn depthwise(self, op: &Conv<'_>, input: &[i8], output: &mut [i8]) -> bool {
-        depthwise::depthwise(op, input, output)
+    fn conv(self, op: &Conv<'_>, input: &[i8], output: &mut [i8], scratch: &mut [i8], short: bool) -> bool {
+        short && conv::conv(op, input, output, scratch)
+    }
+
+    #[inline(always)]
+    fn depthwise(self, op: &Conv<'_>, input: &[i8], output: &mut [i8], short: bool) -> bool {
+        short && depthwise::depthwise(op, input, output)
     }
 
     #[inline(always)]

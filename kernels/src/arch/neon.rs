@@ -39,7 +39,7 @@ impl Neon {
     }
 }
 
-/// [`Isa::conv`] with matrix products.
+/// [`Isa::conv`] with matrix products, of short shifts.
 ///
 /// # Safety
 /// The CPU has SMMLA and SDOT.
@@ -70,7 +70,10 @@ impl Isa for Neon {
     }
 
     #[inline(always)]
-    fn conv(self, op: &Conv<'_>, input: &[i8], output: &mut [i8], scratch: &mut [i8]) -> bool {
+    fn conv(self, op: &Conv<'_>, input: &[i8], output: &mut [i8], scratch: &mut [i8], short: bool) -> bool {
+        if !short {
+            return false;
+        }
         // SAFETY: `self` proves SDOT, which is what these tiles need.
         let products = conv::Products {
             unit: 4,
@@ -81,9 +84,9 @@ impl Isa for Neon {
     }
 
     #[inline(always)]
-    fn depthwise(self, op: &Conv<'_>, input: &[i8], output: &mut [i8]) -> bool {
+    fn depthwise(self, op: &Conv<'_>, input: &[i8], output: &mut [i8], short: bool) -> bool {
         // SAFETY: `self` proves SDOT.
-        unsafe { depthwise::depthwise(op, input, output) }
+        short && unsafe { depthwise::depthwise(op, input, output) }
     }
 
     #[inline(always)]

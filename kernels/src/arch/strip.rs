@@ -43,13 +43,13 @@ pub(super) trait Leaf {
     );
 }
 
-/// Runs a checked convolution, if its shapes and its rescale are those that a leaf can do.
+/// Runs a checked convolution whose shifts are short, if its shapes are those that a leaf can do.
 #[inline(always)]
 pub(super) fn depthwise<L: Leaf>(op: &Conv<'_>, input: &[i8], output: &mut [i8]) -> bool {
     let (channels, width) = (usize::from(op.output.channels), usize::from(op.output.width));
     let step = usize::from(op.window.stride[1]);
     let per_strip = (COLUMNS - 3).checked_div(step).map_or(0, |more| more + 1);
-    if op.window.kernel != [3, 3] || channels < L::CHANNELS || per_strip == 0 || !op.requant.is_short() {
+    if op.window.kernel != [3, 3] || channels < L::CHANNELS || per_strip == 0 {
         return false;
     }
     let mut leaf = L::empty();
@@ -132,8 +132,8 @@ impl<'a, L: Leaf> Part<'a, L> {
                 _ => [c, a, b],
             };
             // SAFETY: a position reads three pixels of each row of the strip, a stride apart, at most `COLUMNS` in all;
-            // `out` has room for the channels of each of `count` positions, `channels` apart; `depthwise` has checked the
-            // shifts.
+            // `out` has room for the channels of each of `count` positions, `channels` apart; `depthwise` takes
+            // short shifts.
             unsafe { leaf.positions(op, rows, out.as_mut_ptr(), count, step) };
             top += stride[0];
         }

@@ -52,7 +52,9 @@ fn convolutions(visit: &mut dyn FnMut(&Case)) {
         }
         visit(&Case::Conv(plain([3, 3, 6], channels, SAME_3X3)));
     }
-    for (channels, outputs, groups) in [(12, 18, 2), (12, 18, 3), (12, 18, 6), (8, 16, 8), (6, 6, 6), (64, 8, 2)] {
+    for (channels, outputs, groups) in
+        [(12, 18, 2), (12, 18, 3), (12, 18, 6), (8, 16, 8), (6, 6, 6), (64, 8, 2), (36, 14, 2)]
+    {
         visit(&Case::Conv(ConvCase { groups, ..plain([5, 5, channels], outputs, SAME_3X3) }));
         visit(&Case::Conv(ConvCase { groups, ..plain([3, 5, channels], outputs, POINT) }));
     }
@@ -70,6 +72,7 @@ fn convolutions(visit: &mut dyn FnMut(&Case)) {
     for (positions, channels) in [(1, 8), (2, 40), (3, 24), (1, 12), (1, 32), (1, 264)] {
         for outputs in [1, 2, 3, 10] {
             visit(&Case::Conv(plain([1, positions, channels], outputs, POINT)));
+            visit(&Case::Conv(ConvCase { to: WIDE, ..plain([1, positions, channels], outputs, POINT) }));
         }
     }
     for paint in CORNERS {

@@ -28,7 +28,7 @@ struct Head<'a> {
     finish: [Finish; 2],
 }
 
-/// Whether a shift is one that [`crate::Requant::is_short`] accepts.
+/// Whether a shift is one that [`crate::requant::are_short`] accepts.
 fn is_short(shift: u8) -> bool {
     (33..=54).contains(&shift)
 }

@@ -10,6 +10,7 @@ use super::room::with_room;
 use super::strip::Strip;
 use super::tile::{Factors, LANES, ROWS, rows, tiles, vectors};
 use crate::conv::{Conv, Packing, row_len};
+use crate::requant::are_short;
 
 /// Most values of 16 bits of a strip, and of packed weights.
 const STRIP: usize = 160 << 10;
@@ -74,7 +75,7 @@ unsafe fn group_of(
 ) {
     let per_group = usize::from(op.output.channels) / usize::from(op.groups);
     let (row, pitch) = (row_len(op.window.kernel, strip.channels), op.output_bytes());
-    let finish = Finish::of_conv(op, op.requant.is_short());
+    let finish = Finish::of_conv(op, are_short(op.requant.shift));
     let mut done = 0;
     while done < per_group {
         let first = group * per_group + done;

@@ -110,7 +110,7 @@ impl Constants {
 }
 
 impl Finish {
-    /// Of a convolution; `short` as [`Requant::is_short`] says.
+    /// Of a convolution; `short` as [`crate::requant::are_short`] says.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
     pub(super) fn of_conv(op: &Conv<'_>, short: bool) -> Self {

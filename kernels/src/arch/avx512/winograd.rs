@@ -25,6 +25,7 @@ use super::room::{MOST, with_room};
 use super::strip::{Strip, mask};
 use super::tile::{DEEP_ROWS, DEPTH, Factors, LANES, QUARTERS, ROWS};
 use crate::conv::{Conv, Packing, row_len};
+use crate::requant::are_short;
 use crate::shape::Shape;
 
 /// Places of a tile of the map, or of its transform.
@@ -189,7 +190,7 @@ impl Band<'_> {
         let op = self.op;
         let per_group = usize::from(op.output.channels) / usize::from(op.groups);
         let row = row_len(op.window.kernel, self.strip.channels);
-        let finish = Finish::of_conv(op, op.requant.is_short());
+        let finish = Finish::of_conv(op, are_short(op.requant.shift));
         for done in (0..per_group).step_by(LANES) {
             let (first, left) = (group * per_group + done, LANES.min(per_group - done));
             let Some(rows) = op.weights.get(first * row..(first + left) * row) else { return };

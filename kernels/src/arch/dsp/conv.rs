@@ -243,15 +243,12 @@ pub(super) fn expand<const COUNT: usize>(bytes: &[i8], windows: &mut [u32]) {
     }
 }
 
-/// Runs a checked convolution, if its shapes and its rescale are those that the instructions above can do.
+/// Runs a checked convolution whose shifts are short, if its shapes are those that the instructions above can do.
 pub(super) fn conv(op: &Conv<'_>, input: &[i8], output: &mut [i8], scratch: &mut [i8]) -> bool {
     let groups = usize::from(op.groups);
     let channels = usize::from(op.input.channels) / groups;
     let row = row_len(op.window.kernel, channels);
     let positions = output.len() / op.output_bytes();
-    if !op.requant.is_short() {
-        return false;
-    }
     if positions < LEAST {
         // Few positions of a wide map are rare: no body of their own.
         if op.to != Element::Int8 {

@@ -16,6 +16,7 @@ const BLOCK: usize = 4;
 
 /// What a body needs; the order is its own.
 #[repr(C)]
+#[derive(Clone, Copy)]
 struct Run {
     windows: [*const i8; WINDOWS],
     bias: *const u8,
@@ -25,13 +26,13 @@ struct Run {
     /// Bytes from one position of the output to the next.
     pitch: usize,
     zero: i32,
-    /// Blocks of four channels, at least one.
-    blocks: usize,
+    /// Channels, at least one; [`three_windows`] does whole blocks of them, at least one.
+    channels: usize,
+    min: i32,
+    max: i32,
     /// Bytes of a row of weights, and of a window.
     len: usize,
     weights: *const u8,
-    min: i32,
-    max: i32,
 }
 
 /// All blocks of channels for three windows: from the bias to the stored value of `BITS`, 8 or 16.
@@ -49,10 +50,9 @@ unsafe extern "C" fn three_windows<const BITS: u32>(run: *const Run) {
         "vpush {{d8-d13}}",
         "sub sp, #88",
         "ldm r0!, {{r1-r10}}",
+        "lsr r10, r10, #2",
         "stm sp, {{r1-r10}}",
-        "ldm r0, {{r1-r4}}",
-        "mov r11, r1",
-        "mov r12, r2",
+        "ldm r0, {{r3, r4, r11, r12}}",
         "vdup.32 q4, r3",
         "vdup.32 q5, r4",
         "movs r0, #32",
@@ -124,7 +124,9 @@ unsafe extern "C" fn three_windows<const BITS: u32>(run: *const Run) {
     )
 }
 
-/// As [`three_windows`] for the first window alone: four rows of weights, 10 instructions for 64 products.
+/// As [`three_windows`] for the first window alone, and for all channels: four rows of weights, 10 instructions for 64
+/// products. Where less than four are left, the last row stands for one that is not there, two are a loop of their own, and P0
+/// leaves out what is no channel.
 ///
 /// # Safety
 /// As there.
@@ -133,31 +135,32 @@ unsafe extern "C" fn one_window<const BITS: u32>(run: *const Run) {
     naked_asm!(
         ".cpu cortex-m55",
         "push {{r3-r11, lr}}",
-        "vpush {{d8-d13}}",
-        "sub sp, #40",
+        "vpush {{d8-d15}}",
         "ldm r0!, {{r1-r10}}",
-        "stm sp, {{r1-r10}}",
-        "mov r8, r9",
-        "ldm r0, {{r1-r4}}",
-        "mov r11, r1",
-        "mov r12, r2",
+        // Bias, multiplier, shift, output.
+        "push {{r4-r7}}",
+        "mov r8, r1",
+        "vdup.32 q7, r9",
+        "ldm r0, {{r3, r4, r11, r12}}",
         "vdup.32 q4, r3",
         "vdup.32 q5, r4",
         "movs r0, #32",
         "vdup.32 q6, r0",
+        "vctp.32 r10",
+        "subs r10, #4",
+        "blt 5f",
         "2:",
-        "ldr r1, [sp]",
         "mov r3, r12",
         "add r5, r3, r11",
         "add r7, r5, r11",
         "add r9, r7, r11",
         "add r12, r9, r11",
-        "ldr lr, [sp, #12]",
-        "ldr r0, [lr], #4",
-        "ldr r2, [lr], #4",
-        "ldr r4, [lr], #4",
-        "ldr r6, [lr], #4",
-        "str lr, [sp, #12]",
+        "7:",
+        "mov r1, r8",
+        "movs r0, #0",
+        "movs r2, #0",
+        "movs r4, #0",
+        "movs r6, #0",
         "dlstp.8 lr, r11",
         "3:",
         "vldrb.u8 q0, [r1], #16",
@@ -170,70 +173,132 @@ unsafe extern "C" fn one_window<const BITS: u32>(run: *const Run) {
         "vldrb.u8 q2, [r9], #16",
         "vmlava.s8 r6, q0, q2",
         "letp lr, 3b",
+        "4:",
         "vmov q2[2], q2[0], r0, r4",
         "vmov q2[3], q2[1], r2, r6",
-        "ldrd r0, r1, [sp, #16]",
-        "vldrb.u8 q0, [r0], #16",
-        "vldrb.u32 q1, [r1], #4",
-        "strd r0, r1, [sp, #16]",
-        "vsub.i32 q1, q6, q1",
-        "vmulh.s32 q2, q2, q0",
-        "vrshl.s32 q2, q2, q1",
-        "vadd.i32 q2, q2, r8",
-        "ldr r2, [sp, #24]",
+        "ldm sp, {{r0-r3}}",
+        "vpsttt",
+        "vldrbt.u8 q0, [r0], #16",
+        "vldrbt.u8 q1, [r1], #16",
+        "vldrbt.u32 q3, [r2], #4",
+        "vadd.i32 q2, q2, q0",
+        "vsub.i32 q3, q6, q3",
+        "vmulh.s32 q2, q2, q1",
+        "vrshl.s32 q2, q2, q3",
+        "vadd.i32 q2, q2, q7",
         "vmax.s32 q2, q2, q4",
         "vmin.s32 q2, q2, q5",
+        "vpst",
         ".if {bits} == 8",
-        "vstrb.32 q2, [r2], #4",
+        "vstrbt.32 q2, [r3], #4",
         ".else",
-        "vstrh.32 q2, [r2], #8",
+        "vstrht.32 q2, [r3], #8",
         ".endif",
-        "str r2, [sp, #24]",
-        "subs r10, #1",
-        "bne.w 2b",
-        "add sp, #40",
-        "vpop {{d8-d13}}",
+        "stm sp, {{r0-r3}}",
+        "subs r10, #4",
+        "bge 2b",
+        "5:",
+        "adds r10, #4",
+        "beq 6f",
+        "vctp.32 r10",
+        "cmp r10, #2",
+        "mov r10, #0",
+        "mov r3, r12",
+        "mov r5, r12",
+        "it hs",
+        "addhs r5, r5, r11",
+        "add r7, r5, r11",
+        "mov r9, r7",
+        "bhi 7b",
+        "mov r1, r8",
+        "movs r0, #0",
+        "movs r2, #0",
+        "movs r4, #0",
+        "movs r6, #0",
+        "dlstp.8 lr, r11",
+        "8:",
+        "vldrb.u8 q0, [r1], #16",
+        "vldrb.u8 q1, [r3], #16",
+        "vmlava.s8 r0, q0, q1",
+        "vldrb.u8 q2, [r5], #16",
+        "vmlava.s8 r2, q0, q2",
+        "letp lr, 8b",
+        "b 4b",
+        "6:",
+        "add sp, #16",
+        "vpop {{d8-d15}}",
         "pop {{r3-r11, pc}}",
         bits = const BITS,
     )
 }
 
-/// Runs a checked convolution, if its shapes and its rescale are those that the instructions above can do.
+/// Whether all shifts are 33..=54, sixteen at a time.
+#[inline(always)]
+pub(super) fn are_short(shifts: &[u8]) -> bool {
+    let most: u32;
+    // SAFETY: as many bytes are read as there are shifts; tail predication leaves out the rest of the last 16.
+    unsafe {
+        asm!(
+            "vmov.i8 q1, #0",
+            "wlstp.8 lr, {len}, 3f",
+            "2:",
+            "vldrb.u8 q0, [{from}], #16",
+            "vsub.i8 q0, q0, {least}",
+            "vmax.u8 q1, q1, q0",
+            "letp lr, 2b",
+            "3:",
+            "vmaxv.u8 {most}, q1",
+            from = inout(reg) shifts.as_ptr() => _,
+            len = in(reg) shifts.len(),
+            least = in(reg) 33,
+            most = inout(reg) 0 => most,
+            out("q0") _,
+            out("q1") _,
+            out("lr") _,
+            options(nostack, readonly, preserves_flags),
+        );
+    }
+    most <= 54 - 33
+}
+
+/// Runs a checked convolution whose shifts are short, if its shapes are those that the instructions above can do.
 pub(super) fn conv(op: &Conv<'_>, input: &[i8], output: &mut [i8], scratch: &mut [i8]) -> bool {
-    let (outputs, groups) = (usize::from(op.output.channels), usize::from(op.groups));
-    let channels = usize::from(op.input.channels) / groups;
-    let row = row_len(op.window.kernel, channels);
-    let positions = output.len() / op.output_bytes();
-    let aligned = op.to == Element::Int8 || output.as_ptr().addr() % 2 == 0;
-    if !op.requant.is_short() || outputs / groups < BLOCK || !aligned {
+    if op.to != Element::Int8 && output.as_ptr().addr() % 2 != 0 {
         return false;
     }
-    // Without a window to gather, the input itself is the matrix.
-    let direct = op.window.is_point() && groups == 1 && channels % 4 == 0 && input.len() / channels == positions;
-    let many = positions >= WINDOWS && (direct || scratch.len() >= WINDOWS * row);
+    let groups = usize::from(op.groups);
+    let (channels, per_group) = (usize::from(op.input.channels) / groups, usize::from(op.output.channels) / groups);
+    let row = row_len(op.window.kernel, channels);
+    let positions = usize::from(op.output.height) * usize::from(op.output.width);
+    let direct = op.is_matrix();
+    let many = positions >= WINDOWS && per_group >= BLOCK && (direct || scratch.len() >= WINDOWS * row);
     let count = if many { WINDOWS } else { 1 };
-    if !direct {
-        if scratch.len() < count * row {
-            return false;
-        }
-        // The end of a row, behind the window, meets the zeros that pad the weights; gathering does not touch it.
-        scratch.fill(0);
-    }
-    for group in 0..groups {
+    if direct {
+        let mut part = Part::new(op, 0, per_group, row);
         let mut first = 0;
         while first < positions {
             // The last three again rather than less than three: the same inputs give the same outputs.
             let start = first.min(positions - count);
-            let rows = if direct {
-                input.get(start * row..(start + count) * row)
-            } else {
-                for (next, place) in scratch.chunks_exact_mut(row).take(count).enumerate() {
-                    window(op, group * channels, channels, input, start + next, place);
-                }
-                scratch.get(..count * row)
-            };
-            let Some(rows) = rows else { return false };
-            if !blocks(op, group, rows, row, start, output) {
+            let Some(rows) = input.get(start * row..(start + count) * row) else { return false };
+            if !part.run(rows, start, output) {
+                return false;
+            }
+            first += count;
+        }
+        return true;
+    }
+    let Some(rows) = scratch.get_mut(..count * row) else { return false };
+    // The end of a row, behind the window, meets the zeros that pad the weights; gathering does not touch it.
+    rows.fill(0);
+    for group in 0..groups {
+        let mut part = Part::new(op, group, per_group, row);
+        let mut first = 0;
+        while first < positions {
+            let start = first.min(positions - count);
+            for (next, place) in rows.chunks_exact_mut(row).enumerate() {
+                window(op, group * channels, channels, input, start + next, place);
+            }
+            if !part.run(rows, start, output) {
                 return false;
             }
             first += count;
@@ -242,54 +307,81 @@ pub(super) fn conv(op: &Conv<'_>, input: &[i8], output: &mut [i8], scratch: &mut
     true
 }
 
-/// All channels of a group for one or three neighbouring positions, whose windows are `rows`.
-#[inline(always)]
-fn blocks(op: &Conv<'_>, group: usize, rows: &[i8], row: usize, start: usize, output: &mut [i8]) -> bool {
-    let (size, pitch) = (op.to.bytes(), op.output_bytes());
-    let per_group = usize::from(op.output.channels) / usize::from(op.groups);
-    let count = rows.len() / row;
-    let wide = op.to != Element::Int8;
-    let (zero, min, max) = if wide {
-        (0, i16::MIN.into(), i16::MAX.into())
-    } else {
-        (op.requant.zero_point.into(), op.requant.min.into(), op.requant.max.into())
-    };
-    let body = match (count == WINDOWS, wide) {
-        (true, false) => three_windows::<8>,
-        (true, true) => three_windows::<16>,
-        (false, false) => one_window::<8>,
-        (false, true) => one_window::<16>,
-    };
-    let Some(output) = output.get_mut(start * pitch..(start + count) * pitch) else { return false };
-    let mut from = 0;
-    while from < per_group {
-        // All whole blocks; then the last four channels again.
-        let (first, blocks) = if from == 0 { (0, per_group / BLOCK) } else { (per_group - BLOCK, 1) };
-        let channel = group * per_group + first;
-        let Some(weights) = op.weights.get(channel * row..(channel + blocks * BLOCK) * row) else { return false };
-        let Some(output) = output.get_mut(channel * size..) else { return false };
-        let window = |index: usize| rows.as_ptr().wrapping_add(index * row);
+/// One group of a convolution.
+struct Part {
+    /// All but windows and output.
+    run: Run,
+    /// Bytes of a position of the output before the group's, and from one channel to the next.
+    before: usize,
+    size: usize,
+}
+
+impl Part {
+    /// Of a checked convolution.
+    #[inline(always)]
+    fn new(op: &Conv<'_>, group: usize, channels: usize, len: usize) -> Self {
+        let first = group * channels;
+        let size = op.to.bytes();
+        let (zero, min, max) = if op.to == Element::Int8 {
+            (op.requant.zero_point.into(), op.requant.min.into(), op.requant.max.into())
+        } else {
+            (0, i16::MIN.into(), i16::MAX.into())
+        };
         let run = Run {
-            windows: [window(0), window(1), window(2)],
-            bias: op.requant.bias.as_ptr().wrapping_add(4 * channel),
-            multiplier: op.requant.multiplier.as_ptr().wrapping_add(4 * channel),
-            shift: op.requant.shift.as_ptr().wrapping_add(channel),
-            output: output.as_mut_ptr(),
-            pitch,
+            windows: [core::ptr::null(); WINDOWS],
+            bias: op.requant.bias.as_ptr().wrapping_add(4 * first),
+            multiplier: op.requant.multiplier.as_ptr().wrapping_add(4 * first),
+            shift: op.requant.shift.as_ptr().wrapping_add(first),
+            output: core::ptr::null_mut(),
+            pitch: op.output_bytes(),
             zero,
-            blocks,
-            len: row,
-            weights: weights.as_ptr(),
+            channels,
             min,
             max,
+            len,
+            weights: op.weights.as_ptr().wrapping_add(first * len),
         };
-        // SAFETY: `rows` has `count` rows, and the body reads as many; `weights` has `blocks`, at least one, times four
-        // rows; the tables have an entry for every channel (checked by the caller); `output` has `count` positions from
-        // here on, `pitch` apart; shifts and alignment were checked by `conv`.
-        unsafe { body(&raw const run) };
-        from = first + blocks * BLOCK;
+        Self { run, before: first * size, size }
     }
-    true
+
+    /// All channels of the group for one or three neighbouring positions, the first of them `start`, whose windows are `rows`.
+    #[inline(always)]
+    fn run(&mut self, rows: &[i8], start: usize, output: &mut [i8]) -> bool {
+        let &mut Self { ref mut run, before, size } = self;
+        let many = rows.len() > run.len;
+        let count = if many { WINDOWS } else { 1 };
+        let Some(output) = output.get_mut(start * run.pitch..(start + count) * run.pitch) else { return false };
+        let window = |index: usize| rows.as_ptr().wrapping_add(index * run.len);
+        run.windows = [window(0), window(1), window(2)];
+        run.output = output.as_mut_ptr().wrapping_add(before);
+        let wide = size == 2;
+        if !many {
+            let body = if wide { one_window::<16> } else { one_window::<8> };
+            // SAFETY: `rows` is one row, and the body reads one; weights and tables have entries for all channels of the group
+            // (checked by the caller), at least one; `output` is one position; shifts are short, and `conv` checked the alignment.
+            unsafe { body(&raw const *run) };
+            return true;
+        }
+        let body = if wide { three_windows::<16> } else { three_windows::<8> };
+        // SAFETY: as above with three rows and three positions, `pitch` apart; `conv` takes three for a block or more.
+        unsafe { body(&raw const *run) };
+        if run.channels % BLOCK != 0 {
+            // The last four channels again rather than less than four.
+            let skipped = run.channels - BLOCK;
+            let last = Run {
+                bias: run.bias.wrapping_add(4 * skipped),
+                multiplier: run.multiplier.wrapping_add(4 * skipped),
+                shift: run.shift.wrapping_add(skipped),
+                output: run.output.wrapping_add(skipped * size),
+                channels: BLOCK,
+                weights: run.weights.wrapping_add(skipped * run.len),
+                ..*run
+            };
+            // SAFETY: as above; four channels are left.
+            unsafe { body(&raw const last) };
+        }
+        true
+    }
 }
 
 /// One window of the input; `place` is of the length of a row.

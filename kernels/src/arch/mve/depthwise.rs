@@ -111,7 +111,7 @@ unsafe extern "C" fn positions(run: *const Run) {
     )
 }
 
-/// Runs a checked convolution, if its shapes and its rescale are those that the instructions above can do.
+/// Runs a checked convolution whose shifts are short, if its shapes are those that the instructions above can do.
 pub(super) fn depthwise(op: &Conv<'_>, input: &[i8], output: &mut [i8]) -> bool {
     strip::depthwise::<Eight>(op, input, output)
 }

@@ -98,7 +98,7 @@ pub(super) struct Products {
     pub(super) tiles: [Tiles; 2],
 }
 
-/// Runs a checked convolution, if its shapes and its rescale are those that the tiles can do.
+/// Runs a checked convolution whose shifts are short, if its shapes are those that the tiles can do.
 ///
 /// # Safety
 /// The CPU has the products.
@@ -115,7 +115,7 @@ pub(super) unsafe fn conv(
     let row = row_len(op.window.kernel, channels);
     let (size, pitch) = (op.to.bytes(), op.output_bytes());
     let (positions, per_group) = (output.len() / pitch, outputs / groups);
-    if per_group < BLOCKS[0] || !op.requant.is_short() {
+    if per_group < BLOCKS[0] {
         return false;
     }
     let in_blocks = op.packing == Packing::Blocks;

@@ -19,11 +19,11 @@ use crate::conv::Conv;
 /// A column of three pixels, interleaved: channels 0 to 3, and 4 to 7.
 type Column = [int8x16_t; 2];
 
-/// Runs a checked depthwise convolution, if its window is 3x3, its channels are eight or more, and its shifts are short.
+/// Runs a checked depthwise convolution whose shifts are short, if its window is 3x3 and its channels are eight or more.
 #[target_feature(enable = "dotprod")]
 pub(super) fn depthwise(op: &Conv<'_>, input: &[i8], output: &mut [i8]) -> bool {
     let channels = usize::from(op.output.channels);
-    if op.window.kernel != [3, 3] || channels < CHANNELS || !op.requant.is_short() {
+    if op.window.kernel != [3, 3] || channels < CHANNELS {
         return false;
     }
     let rescale = Rescale::new(op, 0);
