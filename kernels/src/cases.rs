@@ -63,6 +63,8 @@ pub enum Case {
     Depthwise(ConvCase),
     /// [`crate::add`], [`crate::add_constant`] and, of int8, [`crate::add_in_place`], with a number of elements.
     Add(Add, usize, Paint),
+    /// The same; a layer takes [`crate::add_in_place`].
+    AddInPlace(Add, usize, Paint),
     /// [`crate::pool`].
     Pool(Pool, Paint),
     /// [`crate::move_tensor`].
@@ -251,7 +253,7 @@ pub fn run<I: Isa>(isa: I, case: &Case, memory: &mut Memory) -> Result<(), Failu
             if case.fits_blocks() { run_conv(isa, case, false, Packing::Blocks, memory.lend()) } else { Ok(()) }
         }
         Case::Depthwise(case) => run_conv(isa, case, true, Packing::Rows, memory.lend()),
-        Case::Add(op, len, paint) => {
+        Case::Add(op, len, paint) | Case::AddInPlace(op, len, paint) => {
             let [of_a, of_b, of_output] = op.elements;
             let slices = [of_a, of_b, of_output, of_output].map(|element| take(&mut rest, len * element.bytes()));
             let [a, b, found, expected] = slices;

@@ -49,6 +49,11 @@ impl Isa for I8mm {
     }
 
     #[inline(always)]
+    fn add_in_place(self, op: &Add, a_and_output: &mut [i8], b: &[i8]) -> usize {
+        self.0.add_in_place(op, a_and_output, b)
+    }
+
+    #[inline(always)]
     fn softmax_row(self, row: &mut [i8]) {
         self.0.softmax_row(row);
     }

@@ -57,6 +57,11 @@ impl Isa for Mve {
     }
 
     #[inline(always)]
+    fn add_in_place(self, op: &Add, a_and_output: &mut [i8], b: &[i8]) -> usize {
+        add::add_in_place(op, a_and_output, b)
+    }
+
+    #[inline(always)]
     fn softmax_row(self, row: &mut [i8]) {
         softmax::row(row);
     }

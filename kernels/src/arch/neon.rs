@@ -96,6 +96,12 @@ impl Isa for Neon {
     }
 
     #[inline(always)]
+    fn add_in_place(self, op: &Add, a_and_output: &mut [i8], b: &[i8]) -> usize {
+        // SAFETY: `self` proves NEON.
+        unsafe { add::add_in_place(op, a_and_output, b) }
+    }
+
+    #[inline(always)]
     fn softmax_row(self, row: &mut [i8]) {
         // SAFETY: `self` proves NEON.
         unsafe { softmax::row(row) }

@@ -103,10 +103,17 @@ const fn filter(side: u16, channels: u16, window: Window) -> Case {
     each_channel(ConvCase { paint: Paint::Random(3), ..plain([side, side, channels], channels, window) })
 }
 
-const fn sum(len: usize, element: Element) -> Case {
+const fn addition(element: Element) -> Add {
     let elements = [element; 3];
-    let op = Add { multiplier: [20_000, 12_345], offset: 77_777, shift: 15, min: -128, max: 127, elements };
-    Case::Add(op, len, Paint::Random(4))
+    Add { multiplier: [20_000, 12_345], offset: 77_777, shift: 15, min: -128, max: 127, elements }
+}
+
+const fn sum(len: usize, element: Element) -> Case {
+    Case::Add(addition(element), len, Paint::Random(4))
+}
+
+const fn sum_in_place(len: usize) -> Case {
+    Case::AddInPlace(addition(Element::Int8), len, Paint::Random(4))
 }
 
 const fn mean(side: u16, channels: u16) -> Case {
@@ -181,7 +188,7 @@ const HALVE_2X2: Window = Window { kernel: [2, 2], stride: [2, 2], pad: [0; 4] }
 
 /// Every layer.
 #[rustfmt::skip]
-pub const LAYERS: [Layer; 53] = {
+pub const LAYERS: [Layer; 54] = {
     use Element::{Int8, Int16};
     use Group::{Add, Dense, Depthwise, Part, Pool, Shallow, Softmax, Stem, Token};
     [
@@ -214,6 +221,7 @@ pub const LAYERS: [Layer; 53] = {
         layer("mean 8x8 of 64", Pool, mean(8, 64), [26_270, 4_915], 0x2594_e12c, [1, 0]),
         layer("max 2x2 of 16 at 32x32", Pool, pool(PoolKind::Max, 32, 16, HALVE_2X2, 16, 1), [167_384, 39_813], 0x8217_0acf, [0, 0]),
         layer("add 8192", Part, sum(8_192, Int8), NONE, 0xb5e4_00a6, [1, 0]),
+        layer("add 16384 in place", Part, sum_in_place(16_384), NONE, 0xefff_b9e8, [0, 0]),
         layer("add 4096", Part, sum(4_096, Int8), NONE, 0x9178_c500, [1, 0]),
         layer("conv 1x1 32 to 64 at 16x16 by 2", Part, conv(16, [32, 64], HALVE_1X1), NONE, 0x0664_f316, [1, 0]),
         layer("stem 3x3 3 to 8 at 96x96 by 2", Part, conv(96, [3, 8], HALVE_3X3), NONE, 0x6442_637a, [0, 1]),
@@ -267,7 +275,7 @@ impl Layer {
                 let per_group = u64::from(case.input.channels / case.groups);
                 case.output().len() as u64 * kernel[0] * kernel[1] * per_group
             }
-            Case::Add(_, len, _) => *len as u64,
+            Case::Add(_, len, _) | Case::AddInPlace(_, len, _) => *len as u64,
             Case::Pool(op, _) => op.input.len() as u64,
             Case::Softmax([keys, rows], _) => u64::from(*keys) * u64::from(*rows),
             Case::LayerNorm(case) => u64::from(case.channels) * case.positions as u64,
@@ -404,6 +412,20 @@ fn call<I: Isa, T>(
                 None => reference::add(op, a, b, output),
             });
             (measured, output)
+        }
+        Case::AddInPlace(op, len, paint) => {
+            let [a, b, sums] = [*len; 3].map(|len| take(&mut rest, len));
+            let (a, b, sums) = (a?, b?, sums?);
+            paint.fill(false, Element::Int8, a);
+            paint.fill(true, Element::Int8, b);
+            let measured = measure(&mut || match isa {
+                Some(isa) => result = crate::add_in_place(isa, op, a, b),
+                None => {
+                    reference::add(op, a, b, sums);
+                    a.copy_from_slice(sums);
+                }
+            });
+            (measured, a)
         }
         Case::Pool(op, paint) => {
             let (input, output) = (take(&mut rest, op.input.len())?, take(&mut rest, op.output.len())?);

@@ -358,7 +358,7 @@ impl Part {
         if !many {
             let body = if wide { one_window::<16> } else { one_window::<8> };
             // SAFETY: `rows` is one row, and the body reads one; weights and tables have entries for all channels of the group
-            // (checked by the caller), at least one; `output` is one position; shifts are short, and `conv` checked the alignment.
+            // (checked by the caller), at least one; `output` is one position; shifts are short; `conv` checked the alignment.
             unsafe { body(&raw const *run) };
             return true;
         }
