@@ -8,6 +8,7 @@ use crate::attention::{Attention, ROWS, Rows};
 use crate::conv::{Conv, Packing};
 use crate::isa::Isa;
 use crate::layer_norm::{LayerNorm, Row};
+use crate::pool::Pool;
 
 /// A CPU with the matrix products of bytes, and the dot products with them.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +42,11 @@ impl Isa for I8mm {
     #[inline(always)]
     fn depthwise(self, op: &Conv<'_>, input: &[i8], output: &mut [i8], short: bool) -> bool {
         self.0.depthwise(op, input, output, short)
+    }
+
+    #[inline(always)]
+    fn pool(self, op: &Pool, input: &[i8], output: &mut [i8]) -> bool {
+        self.0.pool(op, input, output)
     }
 
     #[inline(always)]

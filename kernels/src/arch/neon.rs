@@ -13,6 +13,7 @@ mod features;
 mod layer_norm;
 mod matrix;
 mod pack;
+mod pool;
 mod product;
 mod rescale;
 mod room;
@@ -24,6 +25,7 @@ use crate::attention::{Attention, ROWS, Rows};
 use crate::conv::{Conv, Packing, row_by_blocks};
 use crate::isa::Isa;
 use crate::layer_norm::{LayerNorm, Row};
+use crate::pool::Pool;
 
 pub(super) use features::has_matrix_product;
 
@@ -87,6 +89,12 @@ impl Isa for Neon {
     fn depthwise(self, op: &Conv<'_>, input: &[i8], output: &mut [i8], short: bool) -> bool {
         // SAFETY: `self` proves SDOT.
         short && unsafe { depthwise::depthwise(op, input, output) }
+    }
+
+    #[inline(always)]
+    fn pool(self, op: &Pool, input: &[i8], output: &mut [i8]) -> bool {
+        // SAFETY: `self` proves NEON.
+        unsafe { pool::pool(op, input, output) }
     }
 
     #[inline(always)]
