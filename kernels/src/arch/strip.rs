@@ -1,7 +1,7 @@
 //! Depthwise convolutions of 3x3 on a Cortex-M, some channels at a time.
 //!
 //! A strip of three rows of these channels is widened once, padding included, and walked by the window; a row of the map enters
-//! it once. What widens, and what multiplies, is the instruction set's: a [`Leaf`].
+//! it once. A map that fits into its place whole needs no turns of rows, and its padding is written once for all channels. What widens, and what multiplies, is the instruction set's: a [`Leaf`].
 #![allow(unsafe_code)]
 
 use crate::conv::Conv;
@@ -59,7 +59,13 @@ pub(super) fn depthwise<L: Leaf>(op: &Conv<'_>, input: &[i8], output: &mut [i8])
         while next < channels {
             // The last ones again rather than less: the same inputs give the same outputs.
             let channel = next.min(channels - L::CHANNELS);
-            if !leaf.load(op, channel) || !part.run(&leaf, channel, input, output) {
+            let done = leaf.load(op, channel)
+                && if part.is_whole() {
+                    part.run_whole(&leaf, channel, input, output)
+                } else {
+                    part.run(&leaf, channel, input, output)
+                };
+            if !done {
                 return false;
             }
             next = channel + L::CHANNELS;
@@ -73,6 +79,9 @@ struct Part<'a, L: Leaf> {
     op: &'a Conv<'a>,
     column: usize,
     count: usize,
+    /// Rows and columns under all windows.
+    rows: usize,
+    columns: usize,
     /// Columns of the strip that lie on the map, and the first one's column there; the others are padding in every row.
     from: usize,
     to: usize,
@@ -83,19 +92,64 @@ struct Part<'a, L: Leaf> {
 
 impl<'a, L: Leaf> Part<'a, L> {
     fn new(op: &'a Conv<'a>, column: usize, count: usize) -> Self {
-        let columns = ((count - 1) * usize::from(op.window.stride[1]) + 3) as isize;
+        let under = |count: usize, stride: u8| (count - 1) * usize::from(stride) + 3;
+        let [rows, columns] =
+            [(op.output.height.into(), 0), (count, 1)].map(|(count, axis)| under(count, op.window.stride[axis]));
         let [_, left] = op.window.start(0, column);
-        let from = (-left).clamp(0, columns);
-        let to = (op.input.width as isize - left).clamp(from, columns);
+        let from = (-left).clamp(0, columns as isize);
+        let to = (op.input.width as isize - left).clamp(from, columns as isize);
         let zero = L::all(op.input_zero);
         let (from, to, left) = (from as usize, to as usize, (left + from) as usize);
-        Self { op, column, count, from, to, left, zero, strip: [[zero; COLUMNS]; 3] }
+        Self { op, column, count, rows, columns, from, to, left, zero, strip: [[zero; COLUMNS]; 3] }
+    }
+
+    /// Whether all rows fit at once; then each has as many pixels as it needs.
+    fn is_whole(&self) -> bool {
+        self.rows * self.columns <= 3 * COLUMNS
+    }
+
+    /// All rows of the output of a map that is there whole; false if a slice is too short.
+    #[inline(always)]
+    fn run_whole(&mut self, leaf: &L, channel: usize, input: &[i8], output: &mut [i8]) -> bool {
+        let &mut Self { op, column, count, rows, columns, from, to, left, ref mut strip, .. } = self;
+        let (channels, stride) = (usize::from(op.output.channels), op.window.stride.map(usize::from));
+        let Some(strip) = strip.as_flattened_mut().get_mut(..rows * columns) else { return false };
+        let on_map = strip.get_mut(usize::from(op.window.pad[0]) * columns + from..).unwrap_or_default();
+        let mut pixels = input.get(left * channels + channel..).unwrap_or_default();
+        // Behind the map there may be rows of padding, behind the last window some of the map.
+        for line in on_map.chunks_mut(columns) {
+            let Some(line) = line.get_mut(..to - from).filter(|line| !line.is_empty() && !pixels.is_empty()) else {
+                break;
+            };
+            if !L::widen(pixels, channels, line) {
+                return false;
+            }
+            pixels = pixels.get(usize::from(op.input.width) * channels..).unwrap_or_default();
+        }
+        let step = stride[1] * size_of::<L::Pixel>();
+        let mut top = 0;
+        for out in output
+            .get_mut(column * channels + channel..)
+            .unwrap_or_default()
+            .chunks_mut(usize::from(op.output.width) * channels)
+        {
+            let Some(lines) = strip.get(top..top + 3 * columns) else { return false };
+            if out.len() < (count - 1) * channels + L::CHANNELS {
+                return false;
+            }
+            let three = [0, 1, 2].map(|row| lines.as_ptr().wrapping_add(row * columns));
+            // SAFETY: `lines` are three of three pixels, and a stride for each position but the first; `out` has room for the
+            // channels of each of `count` positions, `channels` apart; `depthwise` takes short shifts.
+            unsafe { leaf.positions(op, three, out.as_mut_ptr(), count, step) };
+            top += stride[0] * columns;
+        }
+        true
     }
 
     /// All rows of the output; false if a slice is too short.
     #[inline(always)]
     fn run(&mut self, leaf: &L, channel: usize, input: &[i8], output: &mut [i8]) -> bool {
-        let &mut Self { op, column, count, from, to, left, zero, ref mut strip } = self;
+        let &mut Self { op, column, count, from, to, left, zero, ref mut strip, .. } = self;
         let (channels, stride) = (usize::from(op.output.channels), op.window.stride.map(usize::from));
         let (above, height) = (usize::from(op.window.pad[0]), usize::from(op.input.height));
         let pitch = usize::from(op.input.width) * channels;
