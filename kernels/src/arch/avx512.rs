@@ -9,7 +9,6 @@ mod curve;
 mod layer_norm;
 mod pack;
 mod rescale;
-mod room;
 mod softmax;
 mod strip;
 mod tile;
@@ -23,6 +22,9 @@ use crate::conv::{Conv, Packing};
 use crate::isa::Isa;
 use crate::layer_norm::{LayerNorm, Row};
 use crate::requant::Requant;
+
+/// Bytes of the most room on the stack.
+const ROOM: usize = 832 << 10;
 
 /// A CPU with AVX-512F, BW and VL, and AVX2 with them.
 #[derive(Clone, Copy, Debug)]

@@ -13,6 +13,8 @@ mod i8mm;
 mod mve;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod room;
 mod scalar;
 #[cfg(all(target_arch = "arm", any(feature = "dsp", feature = "mve")))]
 mod strip;

@@ -16,7 +16,6 @@ mod pack;
 mod pool;
 mod product;
 mod rescale;
-mod room;
 mod softmax;
 mod strip;
 

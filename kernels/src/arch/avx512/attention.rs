@@ -6,12 +6,13 @@
 use core::arch::x86_64::{_mm512_mask_storeu_epi32, _mm512_max_epi32, _mm512_min_epi32, _mm512_set1_epi32};
 use core::ptr::null;
 
+use super::ROOM;
 use super::pack::{pack_line, pack_pairs};
 use super::rescale::{Constants, Finish, lanes};
-use super::room::with_room;
 use super::softmax;
 use super::strip::widen;
 use super::tile::{Factors, LANES, ROWS, rows, tiles, vectors};
+use crate::arch::room::with_room;
 use crate::arch::unsigned;
 use crate::attention::{Attention, LOGIT, Part, add_offsets};
 
@@ -42,7 +43,7 @@ pub(super) fn attention(op: &Attention<'_>, query: &[i8], keys_and_values: &[i8]
     let of_scores = (2 * ROWS * keys).next_multiple_of(LANES);
     let logit = Finish::new(0, [i8::MIN, i8::MAX], is_short(op.logit_shift));
     let finish = [logit, Finish::new(op.zero_point, [op.min, op.max], is_short(op.shift))];
-    with_room(of_keys + of_values + of_scores + ROWS * width.next_multiple_of(2), |room| {
+    with_room::<i16, ROOM>(of_keys + of_values + of_scores + ROWS * width.next_multiple_of(2), |room| {
         let values = room.wrapping_add(of_keys);
         let scores = values.wrapping_add(of_values);
         let queries = scores.wrapping_add(of_scores);

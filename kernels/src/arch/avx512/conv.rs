@@ -4,11 +4,12 @@
 //! of 16 to 48 channels, rows or blocks, are widened and interleaved on the stack, pair by pair of values, and serve all positions of
 //! the band. Nothing is summed across a vector.
 
+use super::ROOM;
 use super::pack::{pack, pack_blocks};
 use super::rescale::{Finish, Table};
-use super::room::with_room;
 use super::strip::Strip;
 use super::tile::{Factors, LANES, ROWS, rows, tiles, vectors};
+use crate::arch::room::with_room;
 use crate::conv::{Conv, Packing, row_len};
 use crate::requant::are_short;
 
@@ -42,7 +43,7 @@ pub(super) fn conv(op: &Conv<'_>, input: &[i8], output: &mut [i8]) -> bool {
     let band = band.min(positions);
     let values = strip.len(band).next_multiple_of(32);
     most > 0
-        && with_room(values + most * of_vector, |room| {
+        && with_room::<i16, ROOM>(values + most * of_vector, |room| {
             let columns = room.wrapping_add(values);
             let factors =
                 Factors { rows: room, pitch: strip.pitch, lines: strip.lines, steps: strip.line.div_ceil(2), columns };

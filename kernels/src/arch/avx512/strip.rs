@@ -8,7 +8,7 @@ use core::ops::Range;
 
 use super::tile::{DEPTH, ROWS};
 use crate::arch::unsigned;
-use crate::conv::Conv;
+use crate::conv::{Conv, Line};
 
 /// Values behind a strip: what a last step reads behind the last window meets weights of 0.
 const BEHIND: usize = DEPTH;
@@ -134,28 +134,20 @@ impl<'a> Strip<'a> {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
     unsafe fn line(&self, input: &[i8], channel: usize, y: isize, columns: Range<isize>, mut to: *mut i16) -> *mut i16 {
         let op = self.op;
-        let (width, pitch) = (op.input.width as isize, usize::from(op.input.channels));
-        let inside = if (0..op.input.height as isize).contains(&y) {
-            columns.start.clamp(0, width)..columns.end.clamp(0, width)
-        } else {
-            0..0
-        };
-        let before = if inside.is_empty() { columns.end - columns.start } else { inside.start - columns.start };
-        let after = if inside.is_empty() { 0 } else { columns.end - inside.end };
+        let pitch = usize::from(op.input.channels);
+        let Line { before, inside, after } = op.line(y, columns);
         // SAFETY: pixels before, inside and after are those of `columns`; each has the channels of the group.
         unsafe {
-            to = fill(op.input_zero, before as usize * self.channels, to);
-            let start = (y.max(0) as usize * width as usize + inside.start as usize) * pitch + channel;
-            let pixels = (inside.end - inside.start) as usize;
+            to = fill(op.input_zero, before * self.channels, to);
             if pitch == self.channels {
-                to = widen(input.get(start..start + pixels * pitch).unwrap_or_default(), to);
+                to = widen(input.get(inside.start * pitch..inside.end * pitch).unwrap_or_default(), to);
             } else {
-                for pixel in 0..pixels {
-                    let at = start + pixel * pitch;
+                for pixel in inside {
+                    let at = pixel * pitch + channel;
                     to = widen(input.get(at..at + self.channels).unwrap_or_default(), to);
                 }
             }
-            fill(op.input_zero, after as usize * self.channels, to)
+            fill(op.input_zero, after * self.channels, to)
         }
     }
 }

@@ -19,11 +19,12 @@ use core::arch::x86_64::{
 use core::mem::MaybeUninit;
 use core::ops::RangeInclusive;
 
+use super::ROOM;
 use super::pack::{deep, eight_of_block};
 use super::rescale::{Constants, Finish, Table, lanes};
-use super::room::{MOST, with_room};
 use super::strip::{Strip, mask};
 use super::tile::{DEEP_ROWS, DEPTH, Factors, LANES, QUARTERS, ROWS};
+use crate::arch::room::with_room;
 use crate::conv::{Conv, Packing, row_len};
 use crate::requant::are_short;
 use crate::shape::Shape;
@@ -81,10 +82,10 @@ pub(super) fn conv(op: &Conv<'_>, input: &[i8], output: &mut [i8]) -> bool {
         let strip = strip.len(2 * rows * usize::from(width)).next_multiple_of(32);
         [strip, PLACES * rows * across * depth]
     };
-    let fits = |rows: &usize| need(*rows).iter().sum::<usize>() + weights <= MOST;
+    let fits = |rows: &usize| need(*rows).iter().sum::<usize>() + weights <= ROOM / size_of::<i16>();
     let Some(band) = (1..=rows).rev().find(fits) else { return false };
     let [of_strip, of_maps] = need(band);
-    with_room(of_strip + of_maps + weights, |room| {
+    with_room::<i16, ROOM>(of_strip + of_maps + weights, |room| {
         let maps = room.wrapping_add(of_strip);
         for group in 0..groups {
             for row in (0..rows).step_by(band) {

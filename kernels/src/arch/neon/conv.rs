@@ -8,10 +8,13 @@ use core::arch::aarch64::{int32x4_t, vget_low_s8, vst1_s8, vst1q_s8, vst1q_s16};
 use super::dense;
 use super::pack::Pack;
 use super::rescale::{Rescale, scaled};
-use super::room::with_room;
 use super::strip::{Strip, Windows};
+use crate::arch::room::with_room;
 use crate::conv::{Conv, Packing, row_len};
 use crate::element::Element;
+
+/// Bytes of the most room on the stack.
+const ROOM: usize = 512 << 10;
 
 /// Windows of a tile.
 pub(super) const ROWS: usize = 4;
@@ -131,7 +134,7 @@ pub(super) unsafe fn conv(
     let pack = products.packs[usize::from(in_blocks)];
     let lines = [op.window.kernel[0].into(), usize::from(op.window.kernel[1]) * channels];
     let rescale = Rescale::new(op, 0);
-    with_room(packed + strip.need(), |room| {
+    with_room::<i8, ROOM>(packed + strip.need(), |room| {
         let copy = room.wrapping_add(packed);
         for group in 0..groups {
             for top in strip.bands() {

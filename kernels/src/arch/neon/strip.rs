@@ -5,7 +5,7 @@ use core::ops::Range;
 
 use super::conv::ROWS;
 use super::product::next;
-use crate::conv::Conv;
+use crate::conv::{Conv, Line};
 
 /// Bytes that a band should not exceed: its windows are read again for each block of channels.
 const BAND: usize = 32 << 10;
@@ -142,29 +142,21 @@ impl<'a> Strip<'a> {
         mut to: *mut i8,
     ) -> *mut i8 {
         let op = self.op;
-        let (width, pitch) = (op.input.width as isize, usize::from(op.input.channels));
-        let inside = if (0..op.input.height as isize).contains(&y) {
-            columns.start.clamp(0, width)..columns.end.clamp(0, width)
-        } else {
-            0..0
-        };
-        let before = if inside.is_empty() { columns.end - columns.start } else { inside.start - columns.start };
-        let after = if inside.is_empty() { 0 } else { columns.end - inside.end };
+        let pitch = usize::from(op.input.channels);
+        let Line { before, inside, after } = op.line(y, columns);
         let padding = vdupq_n_s8(op.input_zero);
         // SAFETY: pixels before, inside and after are those of `columns`; each has the channels of the group.
         unsafe {
-            to = fill(padding, before as usize * self.channels, to);
-            let start = (y.max(0) as usize * width as usize + inside.start as usize) * pitch + channel;
-            let pixels = (inside.end - inside.start) as usize;
+            to = fill(padding, before * self.channels, to);
             if pitch == self.channels {
-                to = copy(input.get(start..start + pixels * pitch).unwrap_or_default(), to);
+                to = copy(input.get(inside.start * pitch..inside.end * pitch).unwrap_or_default(), to);
             } else {
-                for pixel in 0..pixels {
-                    let at = start + pixel * pitch;
+                for pixel in inside {
+                    let at = pixel * pitch + channel;
                     to = copy(input.get(at..at + self.channels).unwrap_or_default(), to);
                 }
             }
-            fill(padding, after as usize * self.channels, to)
+            fill(padding, after * self.channels, to)
         }
     }
 }
