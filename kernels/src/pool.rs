@@ -1,5 +1,7 @@
 //! Mean and maximum over a window.
 
+use core::ops::Range;
+
 use crate::isa::Isa;
 use crate::requant::{finish, is_shift, rescale};
 use crate::shape::{KernelError, Shape, Window, check};
@@ -38,6 +40,20 @@ pub struct Pool {
     pub max: i8,
 }
 
+impl Pool {
+    /// Rows and columns of the map under the window of an output position; maybe none.
+    #[inline(always)]
+    pub(crate) fn under(&self, row: usize, column: usize) -> [Range<usize>; 2] {
+        let inside = |start: isize, kernel: u8, side: u16| {
+            let end = (start + isize::from(kernel)).min(usize::from(side) as isize).max(0);
+            start.max(0) as usize..end as usize
+        };
+        let [top, left] = self.window.start(row, column);
+        let [height, width] = self.window.kernel;
+        [inside(top, height, self.input.height), inside(left, width, self.input.width)]
+    }
+}
+
 /// Channels that are held at once.
 const BLOCK: usize = 16;
 
@@ -58,9 +74,9 @@ pub fn pool<I: Isa>(isa: I, op: &Pool, input: &[i8], output: &mut [i8]) -> Resul
         #[inline(always)]
         || {
             for (position, out) in output.chunks_exact_mut(channels).enumerate() {
-                let start = op.window.start(position / width, position % width);
+                let under = op.under(position / width, position % width);
                 for (block, out) in out.chunks_mut(BLOCK).enumerate() {
-                    reduce(op, input, start, block * BLOCK, out);
+                    reduce(op, input, &under, block * BLOCK, out);
                 }
             }
         },
@@ -70,16 +86,12 @@ pub fn pool<I: Isa>(isa: I, op: &Pool, input: &[i8], output: &mut [i8]) -> Resul
 
 /// One output position, channels from `first` on.
 #[inline(always)]
-fn reduce(op: &Pool, input: &[i8], [top, left]: [isize; 2], first: usize, out: &mut [i8]) {
+fn reduce(op: &Pool, input: &[i8], [rows, columns]: &[Range<usize>; 2], first: usize, out: &mut [i8]) {
     let (width, channels) = (usize::from(op.input.width), usize::from(op.input.channels));
-    let inside = |start: isize, kernel: u8, side: u16| {
-        let end = (start + isize::from(kernel)).min(usize::from(side) as isize).max(0);
-        start.max(0) as usize..end as usize
-    };
     let mean = op.kind == PoolKind::Average;
     let mut acc = [if mean { 0 } else { i32::MIN }; BLOCK];
-    for y in inside(top, op.window.kernel[0], op.input.height) {
-        for x in inside(left, op.window.kernel[1], op.input.width) {
+    for y in rows.clone() {
+        for x in columns.clone() {
             let start = (y * width + x) * channels + first;
             let pixels = input.get(start..start + out.len()).unwrap_or_default();
             for (acc, &pixel) in acc.iter_mut().zip(pixels) {

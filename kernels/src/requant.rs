@@ -32,6 +32,14 @@ pub(crate) fn is_shift(shift: u8) -> bool {
     (1..=62).contains(&shift)
 }
 
+/// Shifts for which one 32-bit sum and one shift are the whole rescale: the product's low word decides nothing from 33 on, and
+/// up to 54 the zero point, moved to the place of the result, leaves the sum below 2^31.
+#[allow(dead_code, reason = "of instruction sets with a rescale of their own")]
+#[inline(always)]
+pub(crate) fn is_short(shift: u8) -> bool {
+    (33..=54).contains(&shift)
+}
+
 /// `value · multiplier / 2^shift`, rounded to nearest, halves up; one rounding, product in 64 bits, saturated
 /// to 32.
 ///
@@ -118,8 +126,7 @@ impl<'a> Requant<'a> {
     }
 }
 
-/// Whether all shifts are 33..=54. Then one 32-bit sum and one shift are the whole rescale: the product's low word
-/// decides nothing from 33 on, and up to 54 the zero point, moved to the place of the result, leaves the sum below 2^31.
+/// Whether all shifts are 33..=54, as [`is_short`] says.
 ///
 /// A call: unrolled by the compiler, it is long on a Cortex-M4.
 #[inline(never)]
@@ -131,7 +138,7 @@ pub(crate) fn are_short(shifts: &[u8]) -> bool {
         let word = u32::from_le_bytes(*four);
         wrong | word | word.wrapping_add(0x4949_4949) | word.wrapping_sub(0x2121_2121)
     });
-    wrong & 0x8080_8080 == 0 && rest.iter().all(|shift| (33..=54).contains(shift))
+    wrong & 0x8080_8080 == 0 && rest.iter().all(|&shift| is_short(shift))
 }
 
 #[cfg(test)]

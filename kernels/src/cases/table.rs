@@ -62,7 +62,7 @@ fn convolutions(visit: &mut dyn FnMut(&Case)) {
         for window in [POINT, SAME_3X3] {
             visit(&Case::Conv(ConvCase { paint, ..plain([4, 4, 64], 9, window) }));
             // The least and the largest shift: a rescaled sum of more than 32 bits, and one of nothing.
-            for shift in [1, 2, 30, 31, 32, 33, 61, 62] {
+            for shift in [1, 2, 30, 31, 32, 33, 54, 55, 61, 62] {
                 visit(&Case::Conv(ConvCase { paint, shift: Some(shift), ..plain([3, 3, 8], 13, window) }));
                 visit(&each_channel(ConvCase { paint, shift: Some(shift), ..plain([3, 3, 13], 13, window) }));
             }
@@ -116,6 +116,7 @@ fn windows(visit: &mut dyn FnMut(&Case)) {
     let mut both = |window| {
         visit(&Case::Conv(plain([9, 8, 6], 5, window)));
         visit(&each_channel(plain([9, 8, 6], 6, window)));
+        visit(&each_channel(plain([9, 8, 9], 9, window)));
     };
     for kernel in [1, 2, 3, 4, 5, 7] {
         for stride in [1, 2, 3] {
@@ -134,6 +135,7 @@ fn windows(visit: &mut dyn FnMut(&Case)) {
     }
     // Windows that see nothing but padding.
     both(Window { kernel: [2, 2], stride: [1, 1], pad: [3; 4] });
+    both(Window { kernel: [3, 3], stride: [1, 1], pad: [4; 4] });
 }
 
 const WIDE: Element = Element::Int16;
@@ -247,6 +249,14 @@ fn pools(visit: &mut dyn FnMut(&Case)) {
             each([6, 5], 9, Window { kernel: [3, 3], stride: [1, 2], pad }, Paint::Period);
         }
         each([40, 255], 1, Window { kernel: [40, 255], stride: [1, 1], pad: [0; 4] }, Paint::Random(4));
+        // Sums of more than 16 bits.
+        for paint in [Paint::Random(4), Paint::All(-128, 0), Paint::All(127, 0)] {
+            each([7, 255], 9, Window { kernel: [7, 255], stride: [1, 1], pad: [0; 4] }, paint);
+        }
+        // Windows that see nothing but padding.
+        for channels in [9, 17, 33] {
+            each([4, 3], channels, Window { kernel: [3, 3], stride: [1, 1], pad: [4; 4] }, Paint::Period);
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use super::tile::{Factors, LANES, ROWS, rows, tiles, vectors};
 use crate::arch::room::with_room;
 use crate::arch::unsigned;
 use crate::attention::{Attention, LOGIT, Part, add_offsets};
+use crate::requant::is_short;
 
 /// One head of one window.
 struct Head<'a> {
@@ -27,11 +28,6 @@ struct Head<'a> {
     queries: *mut i16,
     /// Of logits and of outputs.
     finish: [Finish; 2],
-}
-
-/// Whether a shift is one that [`crate::requant::are_short`] accepts.
-fn is_short(shift: u8) -> bool {
-    (33..=54).contains(&shift)
 }
 
 /// Runs a checked attention, if a head has room.

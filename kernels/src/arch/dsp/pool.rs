@@ -1,7 +1,6 @@
 //! Pools of four channels at a time: sums of 16 bits in pairs, maxima of bytes in fours.
 
 use core::arch::asm;
-use core::ops::Range;
 
 use crate::pool::{Pool, PoolKind};
 use crate::requant::{finish, rescale};
@@ -13,9 +12,7 @@ pub(super) fn pool(op: &Pool, input: &[i8], output: &mut [i8]) -> bool {
         return false;
     }
     for (position, out) in output.chunks_exact_mut(channels).enumerate() {
-        let [top, left] = op.window.start(position / width, position % width);
-        let rows = inside(top, op.window.kernel[0], op.input.height);
-        let columns = inside(left, op.window.kernel[1], op.input.width);
+        let [rows, columns] = op.under(position / width, position % width);
         for (block, out) in out.as_chunks_mut::<4>().0.iter_mut().enumerate() {
             let lines = rows.clone().filter_map(|row| {
                 let from = (row * usize::from(op.input.width) + columns.start) * channels + 4 * block;
@@ -43,12 +40,6 @@ pub(super) fn pool(op: &Pool, input: &[i8], output: &mut [i8]) -> bool {
         }
     }
     true
-}
-
-/// Part of a window that lies on the map.
-fn inside(start: isize, kernel: u8, side: u16) -> Range<usize> {
-    let end = (start + isize::from(kernel)).min(usize::from(side) as isize).max(0);
-    start.max(0) as usize..end as usize
 }
 
 /// Sums of bytes 0 and 2, and of 1 and 3, over `count` words, `pitch` bytes apart. At most 255 bytes fit into 16 bits.

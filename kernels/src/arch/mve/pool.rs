@@ -1,7 +1,6 @@
 //! Pools, sixteen channels at a time.
 
 use core::arch::asm;
-use core::ops::Range;
 
 use crate::pool::{Pool, PoolKind};
 use crate::requant::{finish, rescale};
@@ -16,9 +15,7 @@ pub(super) fn pool(op: &Pool, input: &[i8], output: &mut [i8]) -> bool {
         return false;
     }
     for (position, out) in output.chunks_exact_mut(channels).enumerate() {
-        let [top, left] = op.window.start(position / width, position % width);
-        let rows = inside(top, op.window.kernel[0], op.input.height);
-        let columns = inside(left, op.window.kernel[1], op.input.width);
+        let [rows, columns] = op.under(position / width, position % width);
         let mut next = 0;
         while next < channels {
             // The last sixteen again rather than less than sixteen: the same inputs give the same outputs.
@@ -46,12 +43,6 @@ pub(super) fn pool(op: &Pool, input: &[i8], output: &mut [i8]) -> bool {
         }
     }
     true
-}
-
-/// Part of a window that lies on the map.
-fn inside(start: isize, kernel: u8, side: u16) -> Range<usize> {
-    let end = (start + isize::from(kernel)).min(usize::from(side) as isize).max(0);
-    start.max(0) as usize..end as usize
 }
 
 /// Adds `count` blocks of a line, `pitch` bytes apart.
