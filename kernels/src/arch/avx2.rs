@@ -1,7 +1,12 @@
 //! x86-64 with AVX2: 16 products at a time, widened to 16 bits first so that nothing saturates.
 #![allow(unsafe_code)]
 
+mod add;
 mod attention;
+mod depthwise;
+mod layer_norm;
+mod pool;
+mod rescale;
 
 pub(super) use attention::POWERS;
 
@@ -15,9 +20,12 @@ use core::arch::x86_64::{
 };
 
 use super::bytes::unsigned;
+use crate::add::Add;
 use crate::attention::{ROWS, Rows};
 use crate::conv::{Conv, row_by_blocks};
 use crate::isa::Isa;
+use crate::layer_norm::{LayerNorm, Row};
+use crate::pool::Pool;
 use crate::requant::Requant;
 
 /// A CPU with AVX2.
@@ -65,6 +73,12 @@ fn with_avx2<R>(body: impl FnOnce() -> R) -> R {
 fn vector(bytes: [u8; 16]) -> __m128i {
     // SAFETY: both types are 16 bytes and every bit pattern is a vector.
     unsafe { core::mem::transmute::<[u8; 16], __m128i>(bytes) }
+}
+
+#[inline(always)]
+fn lanes(vector: __m256i) -> [i32; 8] {
+    // SAFETY: both types are 32 bytes and every bit pattern is an array.
+    unsafe { core::mem::transmute::<__m256i, [i32; 8]>(vector) }
 }
 
 #[inline]
@@ -198,6 +212,44 @@ impl Isa for Avx2 {
     fn enter<R>(self, body: impl FnOnce() -> R) -> R {
         // SAFETY: `self` proves AVX2.
         unsafe { with_avx2(body) }
+    }
+
+    #[inline(always)]
+    fn depthwise(self, op: &Conv<'_>, input: &[i8], output: &mut [i8], short: bool) -> bool {
+        // SAFETY: `self` proves AVX2.
+        short && unsafe { depthwise::depthwise(op, input, output) }
+    }
+
+    #[inline(always)]
+    fn pool(self, op: &Pool, input: &[i8], output: &mut [i8]) -> bool {
+        // SAFETY: `self` proves AVX2.
+        unsafe { pool::pool(op, input, output) }
+    }
+
+    #[inline(always)]
+    fn add(self, op: &Add, a: &[i8], b: &[i8], output: &mut [i8]) -> usize {
+        let len = a.len().min(b.len()).min(output.len());
+        // SAFETY: `self` proves AVX2; all have `len` bytes.
+        unsafe { add::add(op, a.as_ptr(), b.as_ptr(), output.as_mut_ptr(), len) }
+    }
+
+    #[inline(always)]
+    fn add_in_place(self, op: &Add, a_and_output: &mut [i8], b: &[i8]) -> usize {
+        let (len, output) = (a_and_output.len().min(b.len()), a_and_output.as_mut_ptr());
+        // SAFETY: `self` proves AVX2; both have `len` bytes.
+        unsafe { add::add(op, output, b.as_ptr(), output, len) }
+    }
+
+    #[inline(always)]
+    fn moments(self, row: &[i8]) -> (i32, u64) {
+        // SAFETY: `self` proves AVX2.
+        unsafe { layer_norm::moments(row) }
+    }
+
+    #[inline(always)]
+    fn normalise(self, op: &LayerNorm<'_>, row: Row, input: &[i8], output: &mut [i8]) {
+        // SAFETY: `self` proves AVX2.
+        unsafe { layer_norm::normalise(op, row, input, output) }
     }
 
     #[inline(always)]

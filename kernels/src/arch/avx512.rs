@@ -17,10 +17,12 @@ mod winograd;
 use core::arch::x86_64::__cpuid_count;
 
 use super::avx2::{self, Avx2};
+use crate::add::Add;
 use crate::attention::{Attention, ROWS, Rows};
 use crate::conv::{Conv, Packing};
 use crate::isa::Isa;
 use crate::layer_norm::{LayerNorm, Row};
+use crate::pool::Pool;
 use crate::requant::Requant;
 
 /// Bytes of the most room on the stack.
@@ -86,6 +88,26 @@ impl Isa for Avx512 {
     fn normalise(self, op: &LayerNorm<'_>, row: Row, input: &[i8], output: &mut [i8]) {
         // SAFETY: `self` proves the features.
         unsafe { layer_norm::normalise(op, row, input, output) }
+    }
+
+    #[inline(always)]
+    fn depthwise(self, op: &Conv<'_>, input: &[i8], output: &mut [i8], short: bool) -> bool {
+        self.0.depthwise(op, input, output, short)
+    }
+
+    #[inline(always)]
+    fn pool(self, op: &Pool, input: &[i8], output: &mut [i8]) -> bool {
+        self.0.pool(op, input, output)
+    }
+
+    #[inline(always)]
+    fn add(self, op: &Add, a: &[i8], b: &[i8], output: &mut [i8]) -> usize {
+        self.0.add(op, a, b, output)
+    }
+
+    #[inline(always)]
+    fn add_in_place(self, op: &Add, a_and_output: &mut [i8], b: &[i8]) -> usize {
+        self.0.add_in_place(op, a_and_output, b)
     }
 
     #[inline(always)]

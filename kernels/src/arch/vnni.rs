@@ -12,9 +12,12 @@ use core::arch::x86_64::{
 
 use super::avx2::{self, Avx2};
 use super::bytes::unsigned;
+use crate::add::Add;
 use crate::attention::{ROWS, Rows};
 use crate::conv::Conv;
 use crate::isa::Isa;
+use crate::layer_norm::{LayerNorm, Row};
+use crate::pool::Pool;
 use crate::requant::Requant;
 
 /// Rows shorter than this go through AVX2's leaf: the offsets' sums cost as much as they save. Convolutions on a Zen 5
@@ -113,6 +116,36 @@ impl Isa for Vnni {
     fn enter<R>(self, body: impl FnOnce() -> R) -> R {
         // SAFETY: `self` proves AVX2 and AVX-VNNI.
         unsafe { with_vnni(body) }
+    }
+
+    #[inline(always)]
+    fn depthwise(self, op: &Conv<'_>, input: &[i8], output: &mut [i8], short: bool) -> bool {
+        self.0.depthwise(op, input, output, short)
+    }
+
+    #[inline(always)]
+    fn pool(self, op: &Pool, input: &[i8], output: &mut [i8]) -> bool {
+        self.0.pool(op, input, output)
+    }
+
+    #[inline(always)]
+    fn add(self, op: &Add, a: &[i8], b: &[i8], output: &mut [i8]) -> usize {
+        self.0.add(op, a, b, output)
+    }
+
+    #[inline(always)]
+    fn add_in_place(self, op: &Add, a_and_output: &mut [i8], b: &[i8]) -> usize {
+        self.0.add_in_place(op, a_and_output, b)
+    }
+
+    #[inline(always)]
+    fn moments(self, row: &[i8]) -> (i32, u64) {
+        self.0.moments(row)
+    }
+
+    #[inline(always)]
+    fn normalise(self, op: &LayerNorm<'_>, row: Row, input: &[i8], output: &mut [i8]) {
+        self.0.normalise(op, row, input, output);
     }
 
     #[inline(always)]

@@ -8,7 +8,7 @@ use core::arch::x86_64::{
     _mm256_srli_epi64, _mm256_srlv_epi32, _mm256_sub_epi32,
 };
 
-use super::vector;
+use super::{lanes, vector};
 use crate::arch::bytes::unsigned;
 use crate::attention::{ROWS, Rows};
 use crate::softmax::{EXP2, VANISHED, inverse, power, word};
@@ -28,12 +28,6 @@ pub(in crate::arch) static POWERS: [i32; 256] = {
 fn load(eight: &[i8; 32]) -> __m256i {
     // SAFETY: both types are 32 bytes and every bit pattern is a vector.
     unsafe { core::mem::transmute::<[i8; 32], __m256i>(*eight) }
-}
-
-#[inline(always)]
-fn lanes(vector: __m256i) -> [i32; 8] {
-    // SAFETY: both types are 32 bytes and every bit pattern is an array.
-    unsafe { core::mem::transmute::<__m256i, [i32; 8]>(vector) }
 }
 
 /// `crate::softmax::row`.
