@@ -33,7 +33,7 @@ use crate::shape::Shape;
 const PLACES: usize = 16;
 
 /// Fewer do not pay for the transforms; the sums of more, 9·2^14 a channel at most, may not fit 32 bits four times.
-const CHANNELS: RangeInclusive<usize> = 32..=3600;
+const CHANNELS: RangeInclusive<usize> = 24..=3600;
 
 /// What a band of tiles needs. A tile is 2x2 outputs; at the right and at the bottom some of it may lie outside.
 struct Band<'a> {
