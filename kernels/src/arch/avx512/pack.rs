@@ -77,9 +77,11 @@ pub(super) unsafe fn pack_line(lines: [*const u8; LANES], len: usize, vectors: u
         } else {
             let mask = lanes(len - 2 * first);
             interleaved(|channel| {
-                let mask = if lines[channel].is_null() { 0 } else { mask };
+                // Nothing is read of a line that is not there, but from a place that is: a load from nowhere, masked or not,
+                // is an exception inside of the CPU.
+                let (mask, place) = if lines[channel].is_null() { (0, place(0)) } else { (mask, place(channel)) };
                 // SAFETY: the bytes of the mask lie in the line; others are not read.
-                unsafe { _mm_maskz_loadu_epi8(mask, place(channel).cast()) }
+                unsafe { _mm_maskz_loadu_epi8(mask, place.cast()) }
             })
         };
         for &values in of_pairs.iter().take(pairs - first) {
@@ -99,12 +101,12 @@ pub(super) unsafe fn pack_line(lines: [*const u8; LANES], len: usize, vectors: u
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 pub(super) unsafe fn pack_pairs<'a>(mut rows: impl Iterator<Item = &'a [u8]>, vectors: usize, mut packed: *mut i16) {
     while let Some(first) = rows.next() {
-        let second = rows.next().unwrap_or_default();
+        let second = rows.next().unwrap_or(&first[..0]);
         for vector in 0..vectors {
             let bytes = |row: &[u8]| {
-                let row = row.get(vector * LANES..).unwrap_or_default();
+                let (at, mask) = (vector * LANES, lanes(row.len().saturating_sub(vector * LANES)));
                 // SAFETY: only bytes of the row are read.
-                unsafe { _mm_maskz_loadu_epi8(lanes(row.len()), row.as_ptr().cast()) }
+                unsafe { _mm_maskz_loadu_epi8(mask, row.as_ptr().wrapping_add(at).cast()) }
             };
             let (a, b) = (bytes(first), bytes(second));
             let both = _mm256_set_m128i(_mm_unpackhi_epi8(a, b), _mm_unpacklo_epi8(a, b));
