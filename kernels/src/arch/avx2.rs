@@ -8,8 +8,6 @@ mod layer_norm;
 mod pool;
 mod rescale;
 
-pub(super) use attention::POWERS;
-
 use core::arch::x86_64::{
     __cpuid, __cpuid_count, __m128i, __m256i, _mm_add_epi32, _mm_cmpgt_epi32, _mm_cvtsi32_si128, _mm_cvtsi128_si32,
     _mm_maskload_epi32, _mm_set1_epi32, _mm_setr_epi32, _mm_shuffle_epi8, _mm256_add_epi32, _mm256_add_epi64,

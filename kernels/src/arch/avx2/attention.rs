@@ -14,7 +14,7 @@ use crate::attention::{ROWS, Rows};
 use crate::softmax::{EXP2, VANISHED, inverse, power, word};
 
 /// `EXP2` as a gather reads it, 20 fraction bits.
-pub(in crate::arch) static POWERS: [i32; 256] = {
+static POWERS: [i32; 256] = {
     let mut powers = [0; 256];
     let mut index = 0;
     while index < 256 {
