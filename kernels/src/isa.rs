@@ -147,7 +147,7 @@ pub enum Level {
 impl Level {
     /// Those that this CPU has, slowest first.
     pub fn available() -> impl Iterator<Item = Self> {
-        let all = [Self::Scalar, Self::Avx2, Self::Avx512, Self::Vnni, Self::Neon, Self::I8mm, Self::Dsp, Self::Mve];
+        let all = [Self::Scalar, Self::Avx2, Self::Vnni, Self::Avx512, Self::Neon, Self::I8mm, Self::Dsp, Self::Mve];
         all.into_iter().filter(|level| match level {
             Self::Scalar => true,
             #[cfg(target_arch = "x86_64")]
