@@ -4,7 +4,8 @@ use core::arch::x86_64::{
     __m128i, __m512i, _mm_loadu_si128, _mm_maskz_loadu_epi8, _mm_unpackhi_epi8, _mm_unpacklo_epi8, _mm256_set_m128i,
     _mm512_castsi128_si512, _mm512_cvtepi8_epi16, _mm512_inserti32x4, _mm512_loadu_si512, _mm512_set4_epi32,
     _mm512_shuffle_epi8, _mm512_srai_epi16, _mm512_storeu_si512, _mm512_unpackhi_epi8, _mm512_unpackhi_epi16,
-    _mm512_unpackhi_epi32, _mm512_unpacklo_epi8, _mm512_unpacklo_epi16, _mm512_unpacklo_epi32,
+    _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi8, _mm512_unpacklo_epi16, _mm512_unpacklo_epi32,
+    _mm512_unpacklo_epi64,
 };
 use core::ptr::null;
 
@@ -92,6 +93,34 @@ pub(super) unsafe fn pack_line(lines: [*const u8; LANES], len: usize, vectors: u
     }
 }
 
+/// Writes `[words][16 channels][4]`, bytes as they are, from lines of up to 16 bytes, zeros for one that is null.
+///
+/// # Safety
+/// The lines have `len` bytes, and there is room for four vectors.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+pub(super) unsafe fn pack_words(lines: [*const u8; LANES], len: usize, packed: *mut u8) {
+    let mask = lanes(len);
+    let [a, b, c, d] = fours(|channel| {
+        // As in `pack_line`.
+        let (mask, line) = if lines[channel].is_null() { (0, lines[0]) } else { (mask, lines[channel]) };
+        // SAFETY: the bytes of the mask lie in the line; others are not read.
+        unsafe { _mm_maskz_loadu_epi8(mask, line.cast()) }
+    });
+    let low = [_mm512_unpacklo_epi32(a, b), _mm512_unpacklo_epi32(c, d)];
+    let high = [_mm512_unpackhi_epi32(a, b), _mm512_unpackhi_epi32(c, d)];
+    let words = [
+        _mm512_unpacklo_epi64(low[0], low[1]),
+        _mm512_unpackhi_epi64(low[0], low[1]),
+        _mm512_unpacklo_epi64(high[0], high[1]),
+        _mm512_unpackhi_epi64(high[0], high[1]),
+    ];
+    for (number, words) in words.into_iter().enumerate() {
+        // SAFETY: a vector of the room.
+        unsafe { _mm512_storeu_si512(packed.wrapping_add(64 * number).cast(), words) };
+    }
+}
+
 /// Writes `[pairs of rows][vectors][16 columns][2]` from rows of bytes, `vectors` times 16 at most: two rows side by side, zeros
 /// where there are none.
 ///
@@ -117,17 +146,24 @@ pub(super) unsafe fn pack_pairs<'a>(mut rows: impl Iterator<Item = &'a [u8]>, ve
     }
 }
 
-/// 16 bytes of 16 channels to eight pairs of all channels, widened.
+/// 16 bytes of 16 channels; vector v has channels v, 4 + v, 8 + v and 12 + v, so that what is interleaved inside of lanes then
+/// has four channels in order.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-fn interleaved(bytes: impl Fn(usize) -> __m128i) -> [__m512i; 8] {
-    // Channels 4·lane + number: what is interleaved inside of lanes then has four channels in order.
+fn fours(bytes: impl Fn(usize) -> __m128i) -> [__m512i; 4] {
     let four = |number: usize| {
         let low = _mm512_castsi128_si512(bytes(number));
         let low = _mm512_inserti32x4::<1>(low, bytes(number + 4));
         _mm512_inserti32x4::<3>(_mm512_inserti32x4::<2>(low, bytes(number + 8)), bytes(number + 12))
     };
-    let (a, b, c, d) = (four(0), four(1), four(2), four(3));
+    [four(0), four(1), four(2), four(3)]
+}
+
+/// 16 bytes of 16 channels to eight pairs of all channels, widened.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn interleaved(bytes: impl Fn(usize) -> __m128i) -> [__m512i; 8] {
+    let [a, b, c, d] = fours(bytes);
     let low = [_mm512_unpacklo_epi16(a, b), _mm512_unpacklo_epi16(c, d)];
     let high = [_mm512_unpackhi_epi16(a, b), _mm512_unpackhi_epi16(c, d)];
     // Two pairs of four channels in each lane.
@@ -144,24 +180,4 @@ fn interleaved(bytes: impl Fn(usize) -> __m128i) -> [__m512i; 8] {
         *two = [_mm512_srai_epi16::<8>(first), _mm512_srai_epi16::<8>(second)];
     }
     pairs
-}
-
-/// 16 bytes of four columns, widened: the first eight of each, and the last.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-pub(super) fn deep([a, b, c, d]: [__m128i; 4]) -> [__m512i; 2] {
-    let four = _mm512_inserti32x4::<1>(_mm512_castsi128_si512(a), b);
-    let four = _mm512_inserti32x4::<3>(_mm512_inserti32x4::<2>(four, c), d);
-    // Each byte beside itself is a value of 16 bits moved up by 8.
-    [_mm512_srai_epi16::<8>(_mm512_unpacklo_epi8(four, four)), _mm512_srai_epi16::<8>(_mm512_unpackhi_epi8(four, four))]
-}
-
-/// Two words of each channel of a block, widened: of the channels `vector`, 4 + `vector`, 8 + `vector` and 12 + `vector`.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-pub(super) fn eight_of_block([a, b]: [__m512i; 2], vector: usize) -> __m512i {
-    let two = if vector < 2 { _mm512_unpacklo_epi32(a, b) } else { _mm512_unpackhi_epi32(a, b) };
-    let doubled =
-        if vector.is_multiple_of(2) { _mm512_unpacklo_epi8(two, two) } else { _mm512_unpackhi_epi8(two, two) };
-    _mm512_srai_epi16::<8>(doubled)
 }

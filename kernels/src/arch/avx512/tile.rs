@@ -1,13 +1,12 @@
 //! Sums of products by `vpmaddwd`: tiles of rows by vectors of columns, up to 24 vectors of sums.
 //!
 //! What the lanes of a vector of columns are differs. *Wide*: two values of each of 16 columns, and two values of a row for all
-//! lanes; a lane is a sum. *Deep*: eight values of each of four columns, and eight values of a row for all quarters; each column has
-//! four sums, added up at the end. Columns that lie as rows of bytes need no interleaving for that.
+//! lanes; a lane is a sum. *Deep*: four values of each of eight columns, and four values of a row for all eights; each column has
+//! two sums, added up at the end. So lie weights in blocks, which then need widening alone.
 
 use core::arch::x86_64::{
-    __m512i, _mm_loadu_si128, _mm512_add_epi32, _mm512_broadcast_i32x4, _mm512_loadu_si512, _mm512_madd_epi16,
-    _mm512_set1_epi32, _mm512_setzero_si512, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32,
-    _mm512_unpacklo_epi64,
+    __m512i, _mm512_add_epi32, _mm512_loadu_si512, _mm512_madd_epi16, _mm512_permutex2var_epi32, _mm512_set1_epi32,
+    _mm512_set1_epi64, _mm512_setr_epi32, _mm512_setzero_si512,
 };
 
 /// Columns whose outputs are a vector: channels, or keys.
@@ -16,10 +15,9 @@ pub(super) const LANES: usize = 16;
 /// Most rows of a tile: positions, or queries.
 pub(super) const ROWS: usize = 8;
 
-/// Deep: values of a column in a vector, vectors of 16 columns, and most rows.
-pub(super) const DEPTH: usize = 8;
-pub(super) const QUARTERS: usize = 4;
-pub(super) const DEEP_ROWS: usize = 6;
+/// Deep: values of a column in a vector, and vectors of 16 columns.
+pub(super) const DEPTH: usize = 4;
+pub(super) const HALVES: usize = 2;
 
 /// Two matrices. A row is some lines of values, which lie apart.
 pub(super) struct Factors {
@@ -55,8 +53,7 @@ impl Factors {
         unsafe { self.sums(places, 2, load) }
     }
 
-    /// The products of the rows that begin at these places with 16 columns: `columns` is `[lines][steps][4][4 columns][8]`, where
-    /// vector v has columns v, 4 + v, 8 + v and 12 + v.
+    /// The products of the rows that begin at these places with 16 columns: `columns` is `[lines][steps][2][8 columns][4]`.
     ///
     /// # Safety
     /// Rows, of whole steps, and columns have what the lengths say.
@@ -64,11 +61,11 @@ impl Factors {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
     pub(super) unsafe fn deep<const COUNT: usize>(&self, places: &[usize; ROWS]) -> [__m512i; COUNT] {
         let load = |row: *const i16| {
-            // SAFETY: eight values of the row.
-            _mm512_broadcast_i32x4(unsafe { _mm_loadu_si128(row.cast()) })
+            // SAFETY: four values of the row.
+            _mm512_set1_epi64(unsafe { row.cast::<i64>().read_unaligned() })
         };
         // SAFETY: as the caller says.
-        let sums = unsafe { self.sums::<COUNT, QUARTERS>(places, DEPTH, load) };
+        let sums = unsafe { self.sums::<COUNT, HALVES>(places, DEPTH, load) };
         let mut rows = [_mm512_setzero_si512(); COUNT];
         for (row, sums) in rows.iter_mut().zip(sums) {
             *row = folded(sums);
@@ -133,13 +130,13 @@ unsafe fn vectors_at<const VECTORS: usize>(place: *const i16) -> [__m512i; VECTO
     core::array::from_fn(|vector| unsafe { _mm512_loadu_si512(place.wrapping_add(32 * vector).cast()) })
 }
 
-/// The four sums of each of four columns in each of four vectors, to a sum of each column.
+/// The two sums of each of eight columns in each of two vectors, to a sum of each column.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn folded([a, b, c, d]: [__m512i; QUARTERS]) -> __m512i {
-    let two = |a, b| _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
-    let (ab, cd) = (two(a, b), two(c, d));
-    _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd))
+fn folded([low, high]: [__m512i; HALVES]) -> __m512i {
+    let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    let odd = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+    _mm512_add_epi32(_mm512_permutex2var_epi32(low, even, high), _mm512_permutex2var_epi32(low, odd, high))
 }
 
 /// Calls a tile of `$size` rows, 8, 4, 2 or 1, by `$vectors` vectors, 3, 2 or 1.

@@ -11,19 +11,20 @@
 //! bits wrap: only the last one, four times an output's sum, has to fit. Then a shift by two is exact.
 
 use core::arch::x86_64::{
-    __m512i, _mm_loadu_si128, _mm_maskz_loadu_epi8, _mm512_add_epi16, _mm512_add_epi32, _mm512_loadu_si512,
-    _mm512_mask_storeu_epi16, _mm512_maskz_loadu_epi16, _mm512_setzero_si512, _mm512_srai_epi32, _mm512_storeu_si512,
-    _mm512_sub_epi16, _mm512_sub_epi32,
+    __m512i, _mm256_loadu_si256, _mm512_add_epi16, _mm512_add_epi32, _mm512_cvtepi8_epi16, _mm512_mask_storeu_epi16,
+    _mm512_maskz_loadu_epi16, _mm512_setzero_si512, _mm512_srai_epi32, _mm512_storeu_si512, _mm512_sub_epi16,
+    _mm512_sub_epi32,
 };
 
 use core::mem::MaybeUninit;
 use core::ops::RangeInclusive;
+use core::ptr::null;
 
 use super::ROOM;
-use super::pack::{deep, eight_of_block};
-use super::rescale::{Constants, Finish, Table, lanes};
+use super::pack::pack_words;
+use super::rescale::{Constants, Finish, Table};
 use super::strip::{Strip, mask};
-use super::tile::{DEEP_ROWS, DEPTH, Factors, LANES, QUARTERS, ROWS};
+use super::tile::{self, DEPTH, Factors, HALVES, LANES, ROWS};
 use crate::arch::room::with_room;
 use crate::conv::{Conv, Packing, row_len};
 use crate::requant::are_short;
@@ -32,8 +33,11 @@ use crate::shape::Shape;
 /// Places of a tile of the map, or of its transform.
 const PLACES: usize = 16;
 
+/// Channels of the map whose weights are put together at once.
+const CHUNK: usize = 16;
+
 /// Fewer do not pay for the transforms; the sums of more, 9·2^14 a channel at most, may not fit 32 bits four times.
-const CHANNELS: RangeInclusive<usize> = 24..=3600;
+const CHANNELS: RangeInclusive<usize> = 20..=3600;
 
 /// What a band of tiles needs. A tile is 2x2 outputs; at the right and at the bottom some of it may lie outside.
 struct Band<'a> {
@@ -48,7 +52,7 @@ struct Band<'a> {
     depth: usize,
     /// `[16 places][tiles][depth]`.
     maps: *mut i16,
-    /// `[16 places][steps][4][4 channels][8]`: weights of 16 outputs.
+    /// `[16 places][steps][2][8 outputs][4]`.
     weights: *mut i16,
 }
 
@@ -203,18 +207,19 @@ impl Band<'_> {
             };
             // SAFETY: rows of up to 16 channels; there is room.
             unsafe { self.pack(rows, row) };
-            for tile in (0..self.tiles).step_by(DEEP_ROWS) {
+            let mut done = 0;
+            while done < self.tiles {
+                let count = tile::rows(self.tiles - done);
                 // SAFETY: maps and weights are written; the output is that of the convolution.
                 unsafe {
-                    match self.tiles - tile {
-                        1 => self.tile::<1>(&outputs, tile),
-                        2 => self.tile::<2>(&outputs, tile),
-                        3 => self.tile::<3>(&outputs, tile),
-                        4 => self.tile::<4>(&outputs, tile),
-                        5 => self.tile::<5>(&outputs, tile),
-                        _ => self.tile::<6>(&outputs, tile),
+                    match count {
+                        8 => self.tile::<8>(&outputs, done),
+                        4 => self.tile::<4>(&outputs, done),
+                        2 => self.tile::<2>(&outputs, done),
+                        _ => self.tile::<1>(&outputs, done),
                     }
                 }
+                done += count;
             }
         }
     }
@@ -226,49 +231,35 @@ impl Band<'_> {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
     unsafe fn pack(&self, rows: &[u8], row: usize) {
         let (channels, steps) = (self.strip.channels, self.depth / DEPTH);
-        for channel in (0..channels).step_by(2 * DEPTH) {
-            let left = lanes(channels - channel);
-            let whole = channel + 2 * DEPTH <= channels && rows.len() == LANES * row;
-            for vector in 0..QUARTERS {
-                let tap = |tap: usize| {
-                    if self.op.packing == Packing::Blocks {
-                        let word = |number: usize| {
-                            let at = channel + 4 * number;
-                            if at >= channels {
-                                return _mm512_setzero_si512();
-                            }
-                            let place = rows.as_ptr().wrapping_add(LANES * (tap * channels + at));
-                            // SAFETY: four values of a tap of each of 16 channels.
-                            unsafe { _mm512_loadu_si512(place.cast()) }
-                        };
-                        // No function of arrays, which would not be compiled for the instruction set.
-                        let (first, second) = ([word(0), word(1)], [word(2), word(3)]);
-                        return [eight_of_block(first, vector), eight_of_block(second, vector)];
-                    }
-                    let start = |number: usize| (vector + 4 * number) * row + tap * channels + channel;
-                    let bytes = |number: usize| {
-                        let place = rows.as_ptr().wrapping_add(start(number));
-                        // SAFETY: 16 bytes of a tap; or those of the mask, in a row that is there.
-                        unsafe {
-                            if whole {
-                                _mm_loadu_si128(place.cast())
-                            } else {
-                                let mask = if start(number) < rows.len() { left } else { 0 };
-                                _mm_maskz_loadu_epi8(mask, place.cast())
-                            }
-                        }
+        let mut words = [const { MaybeUninit::<[u8; LANES * CHUNK]>::uninit() }; 9];
+        for channel in (0..channels).step_by(CHUNK) {
+            let len = CHUNK.min(channels - channel);
+            // Where `[16 channels][4]` of each tap lie, and bytes from one tap to the next.
+            let (first, pitch) = if self.op.packing == Packing::Blocks {
+                (rows.as_ptr().wrapping_add(LANES * channel), LANES * channels)
+            } else {
+                for (tap, words) in words.iter_mut().enumerate() {
+                    let line = |output: usize| {
+                        let start = output * row + tap * channels + channel;
+                        if start < rows.len() { rows.as_ptr().wrapping_add(start) } else { null() }
                     };
-                    deep([bytes(0), bytes(1), bytes(2), bytes(3)])
-                };
-                let [a, b, c] = [[tap(0), tap(1), tap(2)], [tap(3), tap(4), tap(5)], [tap(6), tap(7), tap(8)]];
-                for half in 0..(steps - channel / DEPTH).min(2) {
-                    let line = |taps: &[[__m512i; 2]; 3]| [taps[0][half], taps[1][half], taps[2][half]];
-                    let places = both_ways!(of_weights, 3, 4, [line(&a), line(&b), line(&c)]);
-                    for (place, &values) in places.as_flattened().iter().enumerate() {
-                        let to = (place * steps + channel / DEPTH + half) * QUARTERS + vector;
-                        // SAFETY: 32 values of the room.
-                        unsafe { _mm512_storeu_si512(self.weights.wrapping_add(32 * to).cast(), values) };
-                    }
+                    // SAFETY: a part of each row that is there; four vectors.
+                    unsafe { pack_words(core::array::from_fn(line), len, words.as_mut_ptr().cast()) };
+                }
+                (words.as_ptr().cast(), LANES * CHUNK)
+            };
+            for half in 0..HALVES * len.div_ceil(DEPTH) {
+                let mut taps = [[_mm512_setzero_si512(); 3]; 3];
+                for (number, tap) in taps.as_flattened_mut().iter_mut().enumerate() {
+                    let place = first.wrapping_add(number * pitch + 32 * half);
+                    // SAFETY: four values of eight channels.
+                    *tap = _mm512_cvtepi8_epi16(unsafe { _mm256_loadu_si256(place.cast()) });
+                }
+                let places = both_ways!(of_weights, 3, 4, taps);
+                for (place, &values) in places.as_flattened().iter().enumerate() {
+                    let to = (place * steps + channel / DEPTH) * HALVES + half;
+                    // SAFETY: 32 values of the room.
+                    unsafe { _mm512_storeu_si512(self.weights.wrapping_add(32 * to).cast(), values) };
                 }
             }
         }
@@ -290,7 +281,7 @@ impl Band<'_> {
                 pitch: 0,
                 lines: 1,
                 steps,
-                columns: self.weights.wrapping_add(place * steps * QUARTERS * 32),
+                columns: self.weights.wrapping_add(place * steps * HALVES * 32),
             };
             // SAFETY: `COUNT` tiles of this place, and its weights.
             sums.write(unsafe { factors.deep(&places) });
