@@ -5,7 +5,6 @@ use core::arch::aarch64::{
     vdupq_n_s8, vdupq_n_s16, vdupq_n_s32, vget_low_s8, vget_low_s16, vld1_s8, vld1q_s8, vmaxq_s8, vminq_s8, vqaddq_s16,
     vqmovn_high_s16, vqmovn_high_s32, vqmovn_s16, vqmovn_s32, vst1_s8, vst1q_s8,
 };
-use core::ops::Range;
 
 use super::rescale::scaled;
 use crate::pool::{Pool, PoolKind};
@@ -31,9 +30,7 @@ fn positions<const BLOCK: usize>(op: &Pool, input: &[i8], output: &mut [i8]) {
     let pitch = usize::from(op.input.width) * channels;
     for (y, out) in output.chunks_exact_mut(usize::from(op.output.width) * channels).enumerate() {
         for (x, out) in out.chunks_exact_mut(channels).enumerate() {
-            let [top, left] = op.window.start(y, x);
-            let rows = inside(top, op.window.kernel[0], op.input.height);
-            let columns = inside(left, op.window.kernel[1], op.input.width);
+            let [rows, columns] = op.under(y, x);
             let count = rows.len() * columns.len();
             let mut next = 0;
             while next < channels {
@@ -55,13 +52,6 @@ fn positions<const BLOCK: usize>(op: &Pool, input: &[i8], output: &mut [i8]) {
             }
         }
     }
-}
-
-/// Part of a window that lies on the map.
-#[inline]
-fn inside(start: isize, kernel: u8, side: u16) -> Range<usize> {
-    let end = (start + isize::from(kernel)).min(usize::from(side) as isize).max(0);
-    start.max(0) as usize..end as usize
 }
 
 /// Of each channel of the first pixels of lines, `pitch` bytes apart, the largest value.
