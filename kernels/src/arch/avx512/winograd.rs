@@ -163,24 +163,35 @@ impl Band<'_> {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
     unsafe fn transform(&self, strip: *const i16) {
         let (channels, pitch) = (self.strip.channels, self.strip.pitch);
-        for tile in 0..self.tiles {
-            let (row, column) = (tile / self.across, tile % self.across);
-            let from = strip.wrapping_add(2 * row * pitch + 2 * column * channels);
+        for row in 0..self.tiles / self.across {
             for channel in (0..channels).step_by(32) {
                 let (read, write) = (mask((channels - channel).min(32)), mask((self.depth - channel).min(32)));
-                let mut values = [[_mm512_setzero_si512(); 4]; 4];
-                for (row, values) in values.iter_mut().enumerate() {
-                    for (column, value) in values.iter_mut().enumerate() {
-                        let place = from.wrapping_add(row * pitch + column * channels + channel);
+                let line = strip.wrapping_add(2 * row * pitch + channel);
+                // Neighbours have two columns in common, and so what becomes of them.
+                let column = |number: usize| {
+                    let pixel = |row: usize| {
+                        let place = line.wrapping_add(row * pitch + number * channels);
                         // SAFETY: lanes of the mask are channels of a pixel of the strip; others are not read.
-                        *value = unsafe { _mm512_maskz_loadu_epi16(read, place) };
+                        unsafe { _mm512_maskz_loadu_epi16(read, place) }
+                    };
+                    of_map([pixel(0), pixel(1), pixel(2), pixel(3)])
+                };
+                let mut left = [column(0), column(1)];
+                for tile in 0..self.across {
+                    let right = [column(2 * tile + 2), column(2 * tile + 3)];
+                    for row_of_places in 0..4 {
+                        let [a, b] = [left[0][row_of_places], left[1][row_of_places]];
+                        let [c, d] = [right[0][row_of_places], right[1][row_of_places]];
+                        for (place, values) in of_map([a, b, c, d]).into_iter().enumerate() {
+                            let to = (4 * row_of_places + place) * self.tiles + row * self.across + tile;
+                            // SAFETY: lanes of the mask are of this tile's depth; others are not written.
+                            unsafe {
+                                let to = self.maps.wrapping_add(to * self.depth + channel);
+                                _mm512_mask_storeu_epi16(to, write, values);
+                            }
+                        }
                     }
-                }
-                let places = both_ways!(of_map, 4, 4, values);
-                for (place, &values) in places.as_flattened().iter().enumerate() {
-                    let to = (place * self.tiles + tile) * self.depth + channel;
-                    // SAFETY: lanes of the mask are of this tile's depth; others are not written.
-                    unsafe { _mm512_mask_storeu_epi16(self.maps.wrapping_add(to), write, values) };
+                    left = right;
                 }
             }
         }
