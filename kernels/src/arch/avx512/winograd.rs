@@ -65,6 +65,12 @@ struct Outputs {
     pitch: usize,
 }
 
+/// Values from one place to the next: a line of the cache more than there are, as places a power of two apart would drive each
+/// other out of it.
+const fn apart(values: usize) -> usize {
+    values + 32
+}
+
 /// Runs a checked convolution, if it is one of 3x3 in steps of one, large enough.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 pub(super) fn conv(op: &Conv<'_>, input: &[i8], output: &mut [i8]) -> bool {
@@ -81,10 +87,10 @@ pub(super) fn conv(op: &Conv<'_>, input: &[i8], output: &mut [i8]) -> bool {
     let strip = Strip::new(&whole, channels);
     let (rows, across) = (usize::from(height) / 2, usize::from(width) / 2);
     let depth = channels.next_multiple_of(DEPTH);
-    let weights = PLACES * depth * LANES;
+    let weights = PLACES * apart(depth * LANES);
     let need = |rows: usize| {
         let strip = strip.len(2 * rows * usize::from(width)).next_multiple_of(32);
-        [strip, PLACES * rows * across * depth]
+        [strip, PLACES * apart(rows * across * depth)]
     };
     let fits = |rows: &usize| need(*rows).iter().sum::<usize>() + weights <= ROOM / size_of::<i16>();
     let Some(band) = (1..=rows).rev().find(fits) else { return false };
@@ -183,11 +189,11 @@ impl Band<'_> {
                         let [a, b] = [left[0][row_of_places], left[1][row_of_places]];
                         let [c, d] = [right[0][row_of_places], right[1][row_of_places]];
                         for (place, values) in of_map([a, b, c, d]).into_iter().enumerate() {
-                            let to = (4 * row_of_places + place) * self.tiles + row * self.across + tile;
+                            let place = (4 * row_of_places + place) * apart(self.tiles * self.depth);
+                            let to = place + (row * self.across + tile) * self.depth + channel;
                             // SAFETY: lanes of the mask are of this tile's depth; others are not written.
                             unsafe {
-                                let to = self.maps.wrapping_add(to * self.depth + channel);
-                                _mm512_mask_storeu_epi16(to, write, values);
+                                _mm512_mask_storeu_epi16(self.maps.wrapping_add(to), write, values);
                             }
                         }
                     }
@@ -241,7 +247,7 @@ impl Band<'_> {
     /// There is room.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
     unsafe fn pack(&self, rows: &[u8], row: usize) {
-        let (channels, steps) = (self.strip.channels, self.depth / DEPTH);
+        let channels = self.strip.channels;
         let mut words = [const { MaybeUninit::<[u8; LANES * CHUNK]>::uninit() }; 9];
         for channel in (0..channels).step_by(CHUNK) {
             let len = CHUNK.min(channels - channel);
@@ -268,9 +274,9 @@ impl Band<'_> {
                 }
                 let places = both_ways!(of_weights, 3, 4, taps);
                 for (place, &values) in places.as_flattened().iter().enumerate() {
-                    let to = (place * steps + channel / DEPTH) * HALVES + half;
+                    let to = place * apart(self.depth * LANES) + channel * LANES + 32 * half;
                     // SAFETY: 32 values of the room.
-                    unsafe { _mm512_storeu_si512(self.weights.wrapping_add(32 * to).cast(), values) };
+                    unsafe { _mm512_storeu_si512(self.weights.wrapping_add(to).cast(), values) };
                 }
             }
         }
@@ -288,11 +294,11 @@ impl Band<'_> {
         let mut sums = [const { MaybeUninit::<[__m512i; COUNT]>::uninit() }; PLACES];
         for (place, sums) in sums.iter_mut().enumerate() {
             let factors = Factors {
-                rows: self.maps.wrapping_add((place * self.tiles + first) * self.depth),
+                rows: self.maps.wrapping_add(place * apart(self.tiles * self.depth) + first * self.depth),
                 pitch: 0,
                 lines: 1,
                 steps,
-                columns: self.weights.wrapping_add(place * steps * HALVES * 32),
+                columns: self.weights.wrapping_add(place * apart(self.depth * LANES)),
             };
             // SAFETY: `COUNT` tiles of this place, and its weights.
             sums.write(unsafe { factors.deep(&places) });
