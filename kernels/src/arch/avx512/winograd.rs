@@ -37,7 +37,7 @@ const PLACES: usize = 16;
 const CHUNK: usize = 16;
 
 /// Fewer do not pay for the transforms; the sums of more, 9·2^14 a channel at most, may not fit 32 bits four times.
-const CHANNELS: RangeInclusive<usize> = 20..=3600;
+const CHANNELS: RangeInclusive<usize> = 8..=3600;
 
 /// What a band of tiles needs. A tile is 2x2 outputs; at the right and at the bottom some of it may lie outside.
 struct Band<'a> {
