@@ -104,7 +104,7 @@ pub fn emit(placed: &Placed, labels: &Labels, cost: &CostModel, measured: &Measu
             anchor_names: empty,
             patches: family.caps[0],
             boxes: family.caps[1],
-            lead: lead(family)?,
+            lead: count("path entries", family.lead())?,
             reserved: [0; 10],
         }),
         known: BTreeMap::new(),
@@ -147,14 +147,6 @@ pub fn emit(placed: &Placed, labels: &Labels, cost: &CostModel, measured: &Measu
     data.writer.meta.anchor_names = data.put(family.anchors.join("\n").into_bytes());
     data.writer.meta.arena_bytes = data.writer.configs.iter().map(|config| config.arena_bytes).max().unwrap_or(0);
     Ok(data.writer.finish())
-}
-
-/// Segments at the start of every path that neither write nor read a kept map; even, so that the next one begins at the end that
-/// does not move.
-fn lead(family: &crate::network::Quantized) -> Result<u16, Error> {
-    let keeps = |&number: &usize| !family.segments[number].keeps.is_empty();
-    let first = family.paths.iter().filter_map(|path| path.segments.iter().position(keeps)).min();
-    count("path entries", first.unwrap_or(0) / 2 * 2)
 }
 
 fn tensor(sides: [usize; 3], quant: &Quant, offset: u32) -> Result<Tensor, Error> {

@@ -299,6 +299,17 @@ pub struct Quantized {
     pub caps: [u16; 2],
 }
 
+impl Quantized {
+    /// Segments at the start of every path that neither write nor read a kept map; even, so that the next one begins at the end
+    /// that does not move.
+    #[must_use]
+    pub fn lead(&self) -> usize {
+        let keeps = |&number: &usize| !self.segments[number].keeps.is_empty();
+        let first = self.paths.iter().filter_map(|path| path.segments.iter().position(keeps)).min();
+        first.unwrap_or(0) / 2 * 2
+    }
+}
+
 /// Where the tensors of one segment lie, counted from its input end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Placement {
