@@ -1,6 +1,6 @@
 //! Stage 12: layout of the image. No arithmetic but sums of sizes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use plan::layout::{ARENA_ALIGN, BLOCK, IN_BLOCKS, KEPT, SHARED, WITH_BIAS, WITH_CURVE, WITH_MASK};
 use plan::{
@@ -172,7 +172,8 @@ fn emit_segment(
         let offset = kept.map_or(offset, |&(map, _)| KEPT | map as u32);
         data.writer.tensors.push(tensor(segment.shape(number), quant, offset)?);
     }
-    let mut flash_bytes = 0;
+    // Two ops with the same content share it.
+    let mut used = BTreeSet::new();
     for (op, scratch) in segment.ops.iter().zip(&placement.scratch) {
         let mut record = op.record;
         record.renumber(|id| TensorId(first_tensor + id.0));
@@ -189,7 +190,7 @@ fn emit_segment(
                 scale_bits: 0,
             });
         }
-        flash_bytes += emit_constants(data, op, &mut record, packing);
+        emit_constants(data, op, &mut record, packing, &mut used);
         data.writer.ops.push(record);
     }
     let cut = |cut: usize| count("cuts", cut).map(CutId);
@@ -212,7 +213,7 @@ fn emit_segment(
         keeps: bits(true),
         takes: bits(false),
         peak_bytes: placement.peak_bytes,
-        flash_bytes,
+        flash_bytes: used.iter().map(|&(_, len)| len).sum(),
         macs: segment.ops.iter().map(|op| op.macs).sum(),
         live_bytes: placement.live_bytes,
     });
@@ -231,16 +232,21 @@ fn blocks(rows: &[u8], outputs: usize) -> Vec<u8> {
     blocks
 }
 
-/// Puts what an op has in flash, and says how many bytes.
-fn emit_constants(data: &mut Data, op: &IntegerOp, record: &mut plan::Op, packing: Packing) -> u32 {
+/// Puts what an op has in flash; `used` are offsets and lengths.
+fn emit_constants(
+    data: &mut Data,
+    op: &IntegerOp,
+    record: &mut plan::Op,
+    packing: Packing,
+    used: &mut BTreeSet<(u32, u32)>,
+) {
     let [input, output] = [record.input, record.output].map(|id| data.writer.tensors[id.index()]);
     // Fewer positions do not share weights, and no instruction set has more than leaves for them.
     let few = u32::from(output.shape[0]) * u32::from(output.shape[1]) < 4;
     let in_blocks = packing == Packing::Blocks && !few && record.fits_blocks(&input, &output);
-    let mut bytes = 0;
     let mut put = |content: Vec<u8>| {
         let range = data.put(content);
-        bytes += range.len;
+        used.insert((range.offset, range.len));
         range.offset
     };
     if let Some(weights) = &op.weights {
@@ -286,7 +292,6 @@ fn emit_constants(data: &mut Data, op: &IntegerOp, record: &mut plan::Op, packin
             record.weights = put(numbers.to_bytes().to_vec());
         }
     }
-    bytes
 }
 
 fn emit_path(
