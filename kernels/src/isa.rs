@@ -13,7 +13,7 @@ use crate::softmax;
 /// Leaf functions of one instruction set. A value of such a type proves that the CPU has it, so the leaves are
 /// safe to call. Slices of one call have one length, a multiple of 4.
 pub trait Isa: Copy {
-    /// `scalar`, `avx2`, `vnni`, `avx512`, `neon`, `i8mm`, `dsp`, `mve`.
+    /// `scalar`, `avx2`, `vnni`, `avx512`, `avx512vnni`, `neon`, `i8mm`, `dsp`, `mve`.
     const NAME: &'static str;
 
     /// How the weights of a convolution lie best; if in blocks, [`Self::conv`] takes them as rows, too. What it does not take
@@ -134,6 +134,8 @@ pub enum Level {
     Vnni,
     /// x86-64 with AVX-512BW.
     Avx512,
+    /// x86-64 with AVX-512BW and AVX-512-VNNI.
+    Avx512Vnni,
     /// AArch64 with dot products.
     Neon,
     /// AArch64 with dot products and matrix products.
@@ -147,13 +149,16 @@ pub enum Level {
 impl Level {
     /// Those that this CPU has, slowest first.
     pub fn available() -> impl Iterator<Item = Self> {
-        let all = [Self::Scalar, Self::Avx2, Self::Vnni, Self::Avx512, Self::Neon, Self::I8mm, Self::Dsp, Self::Mve];
-        all.into_iter().filter(|level| match level {
+        let x86 = [Self::Avx2, Self::Vnni, Self::Avx512, Self::Avx512Vnni];
+        let others = [Self::Neon, Self::I8mm, Self::Dsp, Self::Mve];
+        [Self::Scalar].into_iter().chain(x86).chain(others).filter(|level| match level {
             Self::Scalar => true,
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => arch::Avx2::new().is_some(),
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => arch::Avx512::new().is_some(),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Vnni => arch::Avx512Vnni::new().is_some(),
             #[cfg(target_arch = "x86_64")]
             Self::Vnni => arch::Vnni::new().is_some(),
             #[cfg(target_arch = "aarch64")]
@@ -182,6 +187,7 @@ impl Level {
             Self::Scalar => arch::Scalar::NAME,
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
+            Self::Avx512Vnni => "avx512vnni",
             Self::Vnni => "vnni",
             Self::Neon => "neon",
             Self::I8mm => "i8mm",
@@ -201,6 +207,11 @@ macro_rules! with_isa {
             match $level {
                 $crate::Level::Vnni => {
                     if let Some($isa) = $crate::arch::Vnni::new() {
+                        break 'chosen $body;
+                    }
+                }
+                $crate::Level::Avx512Vnni => {
+                    if let Some($isa) = $crate::arch::Avx512Vnni::new() {
                         break 'chosen $body;
                     }
                 }

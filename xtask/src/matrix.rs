@@ -11,7 +11,7 @@ use crate::readme::replaced;
 const DOCUMENT: &str = "docs/kernels.md";
 const TABLE: &str = "matrix";
 /// The instruction sets, and the files where they implement `Isa`.
-const SETS: [&str; 8] = ["scalar", "avx2", "vnni", "avx512", "neon", "i8mm", "dsp", "mve"];
+const SETS: [&str; 9] = ["scalar", "avx2", "vnni", "avx512", "avx512vnni", "neon", "i8mm", "dsp", "mve"];
 
 /// An operation, the items of `Isa` that are a whole body of it, and those that are leaves of the portable body.
 struct Operation {

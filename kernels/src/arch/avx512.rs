@@ -4,14 +4,14 @@
 #![allow(unsafe_code)]
 
 mod attention;
-mod conv;
+pub(super) mod conv;
 mod curve;
 mod layer_norm;
-mod pack;
-mod rescale;
+pub(super) mod pack;
+pub(super) mod rescale;
 mod softmax;
-mod strip;
-mod tile;
+pub(super) mod strip;
+pub(super) mod tile;
 mod winograd;
 
 use core::arch::x86_64::__cpuid_count;
@@ -63,7 +63,7 @@ impl Isa for Avx512 {
     #[inline(always)]
     fn conv(self, op: &Conv<'_>, input: &[i8], output: &mut [i8], _scratch: &mut [i8], _short: bool) -> bool {
         // SAFETY: `self` proves the features.
-        unsafe { winograd::conv(op, input, output) || conv::conv(op, input, output) }
+        unsafe { winograd::conv(op, input, output) || conv::conv::<conv::Words>(op, input, output) }
     }
 
     #[inline(always)]

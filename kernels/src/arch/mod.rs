@@ -4,6 +4,8 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avx512vnni;
 mod bytes;
 #[cfg(all(target_arch = "arm", feature = "dsp"))]
 mod dsp;
@@ -25,6 +27,8 @@ mod vnni;
 pub use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
 pub use avx512::Avx512;
+#[cfg(target_arch = "x86_64")]
+pub use avx512vnni::Avx512Vnni;
 pub(crate) use bytes::{signed, unsigned};
 #[cfg(all(target_arch = "arm", feature = "dsp"))]
 pub use dsp::Dsp;

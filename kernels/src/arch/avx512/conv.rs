@@ -1,24 +1,123 @@
 //! Convolutions: tiles of up to eight positions by up to 48 output channels.
 //!
-//! A band of the map is widened once to a strip on the stack, padding included, and windows are read from it in place. Weights
-//! of 16 to 48 channels, rows or blocks, are widened and interleaved on the stack, pair by pair of values, and serve all positions of
-//! the band. Nothing is summed across a vector.
+//! A band of the map is copied once to a strip on the stack, padding included, and windows are read from it in place. Weights
+//! of 16 to 48 channels are brought into the order of the products on the stack, and serve all positions of the band. Nothing
+//! is summed across a vector. What a strip holds, and how weights lie, is that of the [`Products`].
 
 use super::ROOM;
 use super::pack::{pack, pack_blocks};
 use super::rescale::{Finish, Table};
-use super::strip::Strip;
+use super::strip::{Strip, Value};
 use super::tile::{Factors, LANES, ROWS, rows, tiles, vectors};
 use crate::arch::room::with_room;
 use crate::conv::{Conv, Packing, row_len};
 use crate::requant::are_short;
+use core::arch::x86_64::__m512i;
 
-/// Most values of 16 bits of a strip, and of packed weights.
-const STRIP: usize = 160 << 10;
-const WEIGHTS: usize = 160 << 10;
+/// Most bytes of a strip, and of packed weights.
+const STRIP: usize = 320 << 10;
+const WEIGHTS: usize = 320 << 10;
+
+/// Most vectors of a tile.
+pub(in crate::arch) const VECTORS: usize = 3;
+
+/// Weights of some channels as they lie in an image.
+pub(in crate::arch) struct Weights<'a> {
+    pub(in crate::arch) bytes: &'a [u8],
+    pub(in crate::arch) packing: Packing,
+    /// Bytes of a channel.
+    pub(in crate::arch) row: usize,
+    /// 16 channels each; of the last one there may be fewer.
+    pub(in crate::arch) vectors: usize,
+    /// Lines of a window, and values of a line.
+    pub(in crate::arch) lines: usize,
+    pub(in crate::arch) line: usize,
+}
+
+/// How products are taken.
+pub(in crate::arch) trait Products {
+    /// Of a strip, and of packed weights.
+    type Value: Value;
+    /// Values of a line in a step.
+    const STEP: usize;
+
+    /// Whether weights that lie so are read where they are.
+    fn in_place(packing: Packing) -> bool;
+
+    /// Weights in the order of [`Self::tile`]; says where they are: in the room, or where they were.
+    ///
+    /// # Safety
+    /// The CPU has the instruction set; there is room for whole steps of all vectors and lines.
+    unsafe fn pack(weights: &Weights<'_>, room: *mut Self::Value) -> *const Self::Value;
+
+    /// The constants with which sums of the packed weights become outputs; what is made anew lies in `biases`.
+    ///
+    /// # Safety
+    /// The CPU has the instruction set; the factors have `vectors` vectors.
+    unsafe fn table(
+        table: Table,
+        factors: &Factors<Self::Value>,
+        vectors: usize,
+        biases: &mut [i32; VECTORS * LANES],
+    ) -> Table;
+
+    /// `COUNT` positions of a band, from `first` on, by 16 channels in each of `VECTORS` vectors.
+    ///
+    /// # Safety
+    /// The CPU has the instruction set; the windows lie in the strip at these places; there are weights for all vectors, and
+    /// outputs for all positions.
+    unsafe fn tile<const COUNT: usize, const VECTORS: usize>(
+        factors: &Factors<Self::Value>,
+        outputs: &Outputs,
+        places: &[usize; ROWS],
+        first: usize,
+    );
+}
+
+/// Of values of 16 bits, by `vpmaddwd`.
+pub(super) struct Words;
+
+impl Products for Words {
+    type Value = i16;
+    const STEP: usize = 2;
+
+    fn in_place(_: Packing) -> bool {
+        false
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    unsafe fn pack(weights: &Weights<'_>, room: *mut i16) -> *const i16 {
+        let &Weights { bytes, row, vectors, lines, line, .. } = weights;
+        // SAFETY: as the caller says.
+        unsafe {
+            match weights.packing {
+                Packing::Rows => pack(bytes, row, vectors, [lines, line], room),
+                Packing::Blocks => pack_blocks(bytes, vectors, room),
+            }
+        }
+        room
+    }
+
+    #[inline]
+    unsafe fn table(table: Table, _: &Factors, _: usize, _: &mut [i32; VECTORS * LANES]) -> Table {
+        table
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    unsafe fn tile<const COUNT: usize, const VECTORS: usize>(
+        factors: &Factors,
+        outputs: &Outputs,
+        places: &[usize; ROWS],
+        first: usize,
+    ) {
+        // SAFETY: as the caller says.
+        unsafe { outputs.store::<COUNT, VECTORS>(&factors.wide(places), first) };
+    }
+}
 
 /// Outputs of a tile's channels.
-struct Outputs {
+pub(in crate::arch) struct Outputs {
     finish: Finish,
     table: Table,
     /// First of them of the band's first position.
@@ -27,33 +126,68 @@ struct Outputs {
     pitch: usize,
 }
 
+impl Outputs {
+    /// Rescales and stores the sums of the positions from `first` on.
+    ///
+    /// # Safety
+    /// There are outputs for them.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    pub(in crate::arch) unsafe fn store<const COUNT: usize, const VECTORS: usize>(
+        &self,
+        sums: &[[__m512i; VECTORS]; COUNT],
+        first: usize,
+    ) {
+        for vector in 0..VECTORS {
+            let constants = self.table.constants(&self.finish, vector * LANES);
+            for (position, sums) in sums.iter().enumerate() {
+                let output = self.first.wrapping_add((first + position) * self.pitch);
+                // SAFETY: the output has this position, and the channels that the table has.
+                unsafe { self.finish.store(&constants, sums[vector], output, vector * LANES) };
+            }
+        }
+    }
+}
+
 /// Runs a checked convolution, if it has the positions and channels that packing pays for.
+///
+/// # Safety
+/// The CPU has the instruction set of the products.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-pub(super) fn conv(op: &Conv<'_>, input: &[i8], output: &mut [i8]) -> bool {
+pub(in crate::arch) unsafe fn conv<P: Products>(op: &Conv<'_>, input: &[i8], output: &mut [i8]) -> bool {
     let (outputs, groups) = (usize::from(op.output.channels), usize::from(op.groups));
     let channels = usize::from(op.input.channels) / groups;
     let positions = output.len() / op.output_bytes();
+    let in_place = P::in_place(op.packing);
     if positions < 4 || outputs / groups < 8 {
         return false;
     }
     let strip = Strip::new(op, channels);
-    let of_vector = strip.lines * strip.line.div_ceil(2) * 2 * LANES;
-    let most = vectors((outputs / groups).div_ceil(LANES)).min(WEIGHTS / of_vector.max(1));
-    let Some(band) = strip.band(STRIP) else { return false };
+    let size = size_of::<P::Value>();
+    let steps = strip.line.div_ceil(P::STEP);
+    let of_vector = if in_place { 0 } else { strip.lines * steps * P::STEP * LANES };
+    let most = vectors((outputs / groups).div_ceil(LANES)).min(WEIGHTS / size / of_vector.max(1));
+    let Some(band) = strip.band(STRIP / size) else { return false };
     let band = band.min(positions);
-    let values = strip.len(band).next_multiple_of(32);
+    let values = strip.len(band).next_multiple_of(64);
+    // Behind the weights a vector of channels may be written to whole sixteens of their values.
     most > 0
-        && with_room::<i16, ROOM>(values + most * of_vector, |room| {
+        && with_room::<P::Value, ROOM>(values + most * of_vector + 12 * LANES, |room| {
             let columns = room.wrapping_add(values);
-            let factors =
-                Factors { rows: room, pitch: strip.pitch, lines: strip.lines, steps: strip.line.div_ceil(2), columns };
+            let factors = Factors {
+                rows: room.cast_const(),
+                pitch: strip.pitch,
+                lines: strip.lines,
+                steps,
+                columns: columns.cast_const(),
+            };
             for group in 0..groups {
                 for start in (0..positions).step_by(band) {
                     let count = band.min(positions - start);
                     // SAFETY: there is room for a strip of `band` positions, and behind it for `most` vectors of weights.
                     unsafe {
                         strip.fill(input, group * channels, start, count, room);
-                        group_of(op, group, &factors, &strip, [start, count], most, output);
+                        group_of::<P>(op, group, &factors, &strip, [start, count], most, output);
                     }
                 }
             }
@@ -65,10 +199,10 @@ pub(super) fn conv(op: &Conv<'_>, input: &[i8], output: &mut [i8]) -> bool {
 /// # Safety
 /// The strip is that of these positions; there is room for `most` vectors of weights at `columns`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn group_of(
+unsafe fn group_of<P: Products>(
     op: &Conv<'_>,
     group: usize,
-    factors: &Factors,
+    factors: &Factors<P::Value>,
     strip: &Strip<'_>,
     [start, count]: [usize; 2],
     most: usize,
@@ -77,27 +211,27 @@ unsafe fn group_of(
     let per_group = usize::from(op.output.channels) / usize::from(op.groups);
     let (row, pitch) = (row_len(op.window.kernel, strip.channels), op.output_bytes());
     let finish = Finish::of_conv(op, are_short(op.requant.shift));
+    let mut biases = [0; VECTORS * LANES];
     let mut done = 0;
     while done < per_group {
         let first = group * per_group + done;
         let vectors = vectors((per_group - done).div_ceil(LANES)).min(most);
         let size = (vectors * LANES).min(per_group - done);
-        let Some(rows) = op.weights.get(first * row..(first + size) * row) else { return };
+        let Some(bytes) = op.weights.get(first * row..(first + size) * row) else { return };
         let Some(output) = output.get_mut(start * pitch..(start + count) * pitch) else { return };
-        let outputs = Outputs {
-            finish,
-            table: Table::new(&op.requant, first, size),
-            first: output.as_mut_ptr().wrapping_add(first * op.to.bytes()),
-            pitch,
-        };
+        let weights = Weights { bytes, packing: op.packing, row, vectors, lines: strip.lines, line: strip.line };
+        let table = Table::new(&op.requant, first, size);
         // SAFETY: at most `most` vectors of weights, so there is room; the strip has the windows of `count` positions, the output
         // has as many.
         unsafe {
-            match op.packing {
-                Packing::Rows => pack(rows, row, vectors, [strip.lines, strip.line], factors.columns.cast_mut()),
-                Packing::Blocks => pack_blocks(rows, vectors, factors.columns.cast_mut()),
-            }
-            band_of(factors, &outputs, strip, count, vectors);
+            let factors = Factors { columns: P::pack(&weights, factors.columns.cast_mut()), ..*factors };
+            let outputs = Outputs {
+                finish,
+                table: P::table(table, &factors, vectors, &mut biases),
+                first: output.as_mut_ptr().wrapping_add(first * op.to.bytes()),
+                pitch,
+            };
+            band_of::<P>(&factors, &outputs, strip, count, vectors);
         }
         done += size;
     }
@@ -108,7 +242,13 @@ unsafe fn group_of(
 /// # Safety
 /// The factors are a band of `count` positions and `vectors` of channels; the outputs have as many positions.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn band_of(factors: &Factors, outputs: &Outputs, strip: &Strip<'_>, count: usize, vectors: usize) {
+unsafe fn band_of<P: Products>(
+    factors: &Factors<P::Value>,
+    outputs: &Outputs,
+    strip: &Strip<'_>,
+    count: usize,
+    vectors: usize,
+) {
     let mut done = 0;
     let mut windows = strip.places();
     while done < count {
@@ -116,30 +256,7 @@ unsafe fn band_of(factors: &Factors, outputs: &Outputs, strip: &Strip<'_>, count
         let mut places = [0; ROWS];
         places.iter_mut().take(size).for_each(|place| *place = windows.next());
         // SAFETY: as the caller says; `size` of them are left.
-        unsafe { tiles!(size, vectors, tile(factors, outputs, &places, done)) }
+        unsafe { tiles!(size, vectors, P::tile(factors, outputs, &places, done)) }
         done += size;
-    }
-}
-
-/// `COUNT` positions of a band, from `first` on.
-///
-/// # Safety
-/// As [`band_of`].
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn tile<const COUNT: usize, const VECTORS: usize>(
-    factors: &Factors,
-    outputs: &Outputs,
-    places: &[usize; ROWS],
-    first: usize,
-) {
-    // SAFETY: the windows lie in the strip, and there are weights for all vectors.
-    let sums: [[_; VECTORS]; COUNT] = unsafe { factors.wide(places) };
-    for vector in 0..VECTORS {
-        let constants = outputs.table.constants(&outputs.finish, vector * LANES);
-        for (position, sums) in sums.iter().enumerate() {
-            let output = outputs.first.wrapping_add((first + position) * outputs.pitch);
-            // SAFETY: the output has this position, and the channels that the table has.
-            unsafe { outputs.finish.store(&constants, sums[vector], output, vector * LANES) };
-        }
     }
 }

@@ -99,7 +99,7 @@ pub(super) unsafe fn pack_line(lines: [*const u8; LANES], len: usize, vectors: u
 /// The lines have `len` bytes, and there is room for four vectors.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-pub(super) unsafe fn pack_words(lines: [*const u8; LANES], len: usize, packed: *mut u8) {
+pub(in crate::arch) unsafe fn pack_words(lines: [*const u8; LANES], len: usize, packed: *mut u8) {
     let mask = lanes(len);
     let [a, b, c, d] = fours(|channel| {
         // As in `pack_line`.

@@ -20,7 +20,7 @@ use crate::element::Element;
 use crate::requant::Requant;
 
 /// The tables of a run of channels.
-pub(super) struct Table {
+pub(in crate::arch) struct Table {
     bias: *const i32,
     multiplier: *const i32,
     shift: *const u8,
@@ -28,7 +28,7 @@ pub(super) struct Table {
 }
 
 /// Constants of 16 neighbouring channels, or of fewer at the end.
-pub(super) struct Constants {
+pub(in crate::arch) struct Constants {
     bias: __m512i,
     multiplier: __m512i,
     /// Of the odd channels, in the low words.
@@ -44,7 +44,7 @@ pub(super) struct Constants {
 
 /// What is the same for all channels.
 #[derive(Clone, Copy)]
-pub(super) struct Finish {
+pub(in crate::arch) struct Finish {
     zero: i32,
     min: __m128i,
     max: __m128i,
@@ -62,13 +62,27 @@ pub(super) fn lanes(left: usize) -> __mmask16 {
 
 impl Table {
     /// Of `channels` from `first` on; the tables have an entry for each (`Requant::check`).
-    pub(super) fn new(requant: &Requant<'_>, first: usize, channels: usize) -> Self {
+    pub(in crate::arch) fn new(requant: &Requant<'_>, first: usize, channels: usize) -> Self {
         Self {
             bias: requant.bias.as_ptr().wrapping_add(4 * first).cast(),
             multiplier: requant.multiplier.as_ptr().wrapping_add(4 * first).cast(),
             shift: requant.shift.as_ptr().wrapping_add(first),
             channels,
         }
+    }
+
+    /// The biases of 16 channels from `channel` of them on, 0 where there are none.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    pub(in crate::arch) fn biases(&self, channel: usize) -> __m512i {
+        let mask = lanes(self.channels.saturating_sub(channel));
+        // SAFETY: lanes of the mask are channels that the table has; others are not read. No alignment is needed.
+        unsafe { _mm512_maskz_loadu_epi32(mask, self.bias.wrapping_add(channel)) }
+    }
+
+    /// With other biases, as many.
+    pub(in crate::arch) fn with_bias(self, bias: *const i32) -> Self {
+        Self { bias, ..self }
     }
 
     /// From `channel` of them on.

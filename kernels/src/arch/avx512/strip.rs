@@ -10,11 +10,43 @@ use super::tile::{DEPTH, ROWS};
 use crate::arch::unsigned;
 use crate::conv::{Conv, Line};
 
+/// What a strip holds of a value of the map.
+pub(in crate::arch) trait Value: Copy {
+    /// Writes the values; returns where they end.
+    ///
+    /// # Safety
+    /// The CPU has AVX-512; there is room for them.
+    unsafe fn copy(values: &[i8], to: *mut Self) -> *mut Self;
+
+    /// Writes a value `count` times; returns where they end.
+    ///
+    /// # Safety
+    /// The CPU has AVX-512; there is room for them.
+    unsafe fn fill(value: i8, count: usize, to: *mut Self) -> *mut Self;
+}
+
+/// The value itself.
+impl Value for i16 {
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    unsafe fn copy(values: &[i8], to: *mut Self) -> *mut Self {
+        // SAFETY: as the caller says.
+        unsafe { widen(values, to) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    unsafe fn fill(value: i8, count: usize, to: *mut Self) -> *mut Self {
+        // SAFETY: as the caller says.
+        unsafe { fill(value, count, to) }
+    }
+}
+
 /// Values behind a strip: what a last step reads behind the last window meets weights of 0.
 const BEHIND: usize = DEPTH;
 
 /// How the windows of one group lie in its strips.
-pub(super) struct Strip<'a> {
+pub(in crate::arch) struct Strip<'a> {
     op: &'a Conv<'a>,
     /// Channels of the group.
     pub(super) channels: usize,
@@ -93,7 +125,14 @@ impl<'a> Strip<'a> {
     /// # Safety
     /// `count` is at most the band's, and there is room for a strip.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-    pub(super) unsafe fn fill(&self, input: &[i8], channel: usize, start: usize, count: usize, strip: *mut i16) {
+    pub(super) unsafe fn fill<V: Value>(
+        &self,
+        input: &[i8],
+        channel: usize,
+        start: usize,
+        count: usize,
+        strip: *mut V,
+    ) {
         let op = self.op;
         let width = usize::from(op.output.width);
         let mut to = strip;
@@ -101,7 +140,7 @@ impl<'a> Strip<'a> {
         if op.window.is_point() && same_map && op.groups == 1 {
             let from = input.get(start * self.channels..(start + count) * self.channels).unwrap_or_default();
             // SAFETY: as many values as the positions have.
-            to = unsafe { widen(from, to) };
+            to = unsafe { V::copy(from, to) };
         } else if self.is_pixel() {
             let (mut row, mut column) = (start / width, start % width);
             for _ in 0..count {
@@ -123,7 +162,7 @@ impl<'a> Strip<'a> {
             }
         }
         // SAFETY: what is behind the strip.
-        unsafe { fill(0, BEHIND, to) };
+        unsafe { V::fill(0, BEHIND, to) };
     }
 
     /// Pixels of one line of the map, padding where there are none; returns where they end.
@@ -132,22 +171,29 @@ impl<'a> Strip<'a> {
     /// There is room for the pixels.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-    unsafe fn line(&self, input: &[i8], channel: usize, y: isize, columns: Range<isize>, mut to: *mut i16) -> *mut i16 {
+    unsafe fn line<V: Value>(
+        &self,
+        input: &[i8],
+        channel: usize,
+        y: isize,
+        columns: Range<isize>,
+        mut to: *mut V,
+    ) -> *mut V {
         let op = self.op;
         let pitch = usize::from(op.input.channels);
         let Line { before, inside, after } = op.line(y, columns);
         // SAFETY: pixels before, inside and after are those of `columns`; each has the channels of the group.
         unsafe {
-            to = fill(op.input_zero, before * self.channels, to);
+            to = V::fill(op.input_zero, before * self.channels, to);
             if pitch == self.channels {
-                to = widen(input.get(inside.start * pitch..inside.end * pitch).unwrap_or_default(), to);
+                to = V::copy(input.get(inside.start * pitch..inside.end * pitch).unwrap_or_default(), to);
             } else {
                 for pixel in inside {
                     let at = pixel * pitch + channel;
-                    to = widen(input.get(at..at + self.channels).unwrap_or_default(), to);
+                    to = V::copy(input.get(at..at + self.channels).unwrap_or_default(), to);
                 }
             }
-            fill(op.input_zero, after * self.channels, to)
+            V::fill(op.input_zero, after * self.channels, to)
         }
     }
 }

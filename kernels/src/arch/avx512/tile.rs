@@ -10,29 +10,30 @@ use core::arch::x86_64::{
 };
 
 /// Columns whose outputs are a vector: channels, or keys.
-pub(super) const LANES: usize = 16;
+pub(in crate::arch) const LANES: usize = 16;
 
 /// Most rows of a tile: positions, or queries.
-pub(super) const ROWS: usize = 8;
+pub(in crate::arch) const ROWS: usize = 8;
 
 /// Deep: values of a column in a vector, and vectors of 16 columns.
 pub(super) const DEPTH: usize = 4;
 pub(super) const HALVES: usize = 2;
 
 /// Two matrices. A row is some lines of values, which lie apart.
-pub(super) struct Factors {
-    /// Values of 16 bits.
-    pub(super) rows: *const i16,
+pub(in crate::arch) struct Factors<V = i16> {
+    /// Values of 16 bits, or of another kind.
+    pub(in crate::arch) rows: *const V,
     /// Values from one line of a row to the next.
-    pub(super) pitch: usize,
+    pub(in crate::arch) pitch: usize,
     /// Lines of a row.
-    pub(super) lines: usize,
+    pub(in crate::arch) lines: usize,
     /// Steps of a line: of two values, or of [`DEPTH`].
-    pub(super) steps: usize,
-    /// Vectors of 32 values, in the order in which they are read.
-    pub(super) columns: *const i16,
+    pub(in crate::arch) steps: usize,
+    /// Vectors of 64 bytes.
+    pub(in crate::arch) columns: *const V,
 }
 
+/// Vectors of columns lie in the order in which they are read.
 impl Factors {
     /// The products of the rows that begin at these places with 16 columns in each vector: `columns` is
     /// `[lines][steps][vectors][16 columns][2]`.
@@ -141,20 +142,20 @@ fn folded([low, high]: [__m512i; HALVES]) -> __m512i {
 
 /// Calls a tile of `$size` rows, 8, 4, 2 or 1, by `$vectors` vectors, 3, 2 or 1.
 macro_rules! tiles {
-    ($size:expr, $vectors:expr, $tile:ident ( $($argument:expr),* )) => {
+    ($size:expr, $vectors:expr, $($tile:ident)::+ ( $($argument:expr),* )) => {
         match ($size, $vectors) {
-            (8, 3) => $tile::<8, 3>($($argument),*),
-            (8, 2) => $tile::<8, 2>($($argument),*),
-            (8, _) => $tile::<8, 1>($($argument),*),
-            (4, 3) => $tile::<4, 3>($($argument),*),
-            (4, 2) => $tile::<4, 2>($($argument),*),
-            (4, _) => $tile::<4, 1>($($argument),*),
-            (2, 3) => $tile::<2, 3>($($argument),*),
-            (2, 2) => $tile::<2, 2>($($argument),*),
-            (2, _) => $tile::<2, 1>($($argument),*),
-            (_, 3) => $tile::<1, 3>($($argument),*),
-            (_, 2) => $tile::<1, 2>($($argument),*),
-            (_, _) => $tile::<1, 1>($($argument),*),
+            (8, 3) => $($tile)::+::<8, 3>($($argument),*),
+            (8, 2) => $($tile)::+::<8, 2>($($argument),*),
+            (8, _) => $($tile)::+::<8, 1>($($argument),*),
+            (4, 3) => $($tile)::+::<4, 3>($($argument),*),
+            (4, 2) => $($tile)::+::<4, 2>($($argument),*),
+            (4, _) => $($tile)::+::<4, 1>($($argument),*),
+            (2, 3) => $($tile)::+::<2, 3>($($argument),*),
+            (2, 2) => $($tile)::+::<2, 2>($($argument),*),
+            (2, _) => $($tile)::+::<2, 1>($($argument),*),
+            (_, 3) => $($tile)::+::<1, 3>($($argument),*),
+            (_, 2) => $($tile)::+::<1, 2>($($argument),*),
+            (_, _) => $($tile)::+::<1, 1>($($argument),*),
         }
     };
 }

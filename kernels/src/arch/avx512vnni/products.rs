@@ -1,0 +1,164 @@
+//! Products of bytes by `vpdpbusd`: a step is four values of a line and of each of 16 channels.
+//!
+//! A strip holds the values plus 128. What that adds to a sum, 128 times the sum of the weights, is the same for all positions,
+//! and is taken off the biases.
+
+use core::arch::x86_64::{
+    __m512i, _mm512_dpbusd_epi32, _mm512_loadu_si512, _mm512_mask_storeu_epi8, _mm512_maskz_loadu_epi8,
+    _mm512_set1_epi8, _mm512_set1_epi32, _mm512_setzero_si512, _mm512_storeu_si512, _mm512_sub_epi32, _mm512_xor_si512,
+};
+use core::ptr::null;
+
+use crate::arch::avx512::conv::{Outputs, Products, VECTORS, Weights};
+use crate::arch::avx512::pack::pack_words;
+use crate::arch::avx512::rescale::Table;
+use crate::arch::avx512::strip::Value;
+use crate::arch::avx512::tile::{Factors, LANES, ROWS};
+use crate::arch::unsigned;
+use crate::conv::Packing;
+
+/// Bytes of a vector.
+const BYTES: usize = 64;
+
+/// The value plus 128.
+impl Value for u8 {
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    unsafe fn copy(values: &[i8], mut to: *mut Self) -> *mut Self {
+        let offset = _mm512_set1_epi8(i8::MIN);
+        let (blocks, rest) = unsigned(values).as_chunks::<BYTES>();
+        for block in blocks {
+            // SAFETY: 64 bytes are read and written; a vector may lie at any address.
+            unsafe {
+                _mm512_storeu_si512(to.cast(), _mm512_xor_si512(_mm512_loadu_si512(block.as_ptr().cast()), offset))
+            };
+            to = to.wrapping_add(BYTES);
+        }
+        let mask = (1u64 << rest.len()) - 1;
+        // SAFETY: only lanes of the mask are read and written.
+        unsafe {
+            let values = _mm512_maskz_loadu_epi8(mask, rest.as_ptr().cast());
+            _mm512_mask_storeu_epi8(to.cast(), mask, _mm512_xor_si512(values, offset));
+        }
+        to.wrapping_add(rest.len())
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    unsafe fn fill(value: i8, count: usize, mut to: *mut Self) -> *mut Self {
+        let values = _mm512_xor_si512(_mm512_set1_epi8(value), _mm512_set1_epi8(i8::MIN));
+        for _ in 0..count / BYTES {
+            // SAFETY: 64 bytes of the room.
+            unsafe { _mm512_storeu_si512(to.cast(), values) };
+            to = to.wrapping_add(BYTES);
+        }
+        let rest = count % BYTES;
+        // SAFETY: only lanes of the mask are written.
+        unsafe { _mm512_mask_storeu_epi8(to.cast(), (1 << rest) - 1, values) };
+        to.wrapping_add(rest)
+    }
+}
+
+/// Columns are `[vectors][lines][steps][16 channels][4]`.
+pub(super) struct Bytes;
+
+impl Products for Bytes {
+    type Value = u8;
+    const STEP: usize = 4;
+
+    fn in_place(packing: Packing) -> bool {
+        packing == Packing::Blocks
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    unsafe fn pack(weights: &Weights<'_>, room: *mut u8) -> *const u8 {
+        let &Weights { bytes, row, vectors, lines, line, .. } = weights;
+        if Self::in_place(weights.packing) {
+            return bytes.as_ptr();
+        }
+        let mut to = room;
+        for vector in 0..vectors {
+            for number in 0..lines {
+                for part in (0..line).step_by(16) {
+                    let places = core::array::from_fn(|channel| {
+                        let start = (vector * LANES + channel) * row + number * line + part;
+                        if start < bytes.len() { bytes.as_ptr().wrapping_add(start) } else { null() }
+                    });
+                    let left = (line - part).min(16);
+                    // SAFETY: so many bytes of the line of each row that is there; room for the vectors that count, and for
+                    // those behind them, which the next ones replace.
+                    unsafe { pack_words(places, left, to) };
+                    to = to.wrapping_add(left.div_ceil(Self::STEP) * BYTES);
+                }
+            }
+        }
+        room
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+    unsafe fn table(table: Table, factors: &Factors<u8>, vectors: usize, biases: &mut [i32; VECTORS * LANES]) -> Table {
+        // 128 as an unsigned byte.
+        let offset = _mm512_set1_epi8(i8::MIN);
+        let mut columns = factors.columns;
+        for (vector, biases) in biases.as_chunks_mut::<LANES>().0.iter_mut().enumerate().take(vectors) {
+            let mut sums = _mm512_setzero_si512();
+            for _ in 0..factors.lines * factors.steps {
+                // SAFETY: a vector of the weights.
+                sums = _mm512_dpbusd_epi32(sums, offset, unsafe { _mm512_loadu_si512(columns.cast()) });
+                columns = columns.wrapping_add(BYTES);
+            }
+            let sums = _mm512_sub_epi32(table.biases(vector * LANES), sums);
+            // SAFETY: 16 words.
+            unsafe { _mm512_storeu_si512(biases.as_mut_ptr().cast(), sums) };
+        }
+        table.with_bias(biases.as_ptr())
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+    unsafe fn tile<const COUNT: usize, const VECTORS: usize>(
+        factors: &Factors<u8>,
+        outputs: &Outputs,
+        places: &[usize; ROWS],
+        first: usize,
+    ) {
+        // SAFETY: as the caller says.
+        unsafe { outputs.store::<COUNT, VECTORS>(&sums(factors, places), first) };
+    }
+}
+
+/// The products of the lines that begin at these places with 16 channels in each vector.
+///
+/// # Safety
+/// Rows and columns have what the lengths say, rows three bytes more.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn sums<const COUNT: usize, const VECTORS: usize>(
+    factors: &Factors<u8>,
+    places: &[usize; ROWS],
+) -> [[__m512i; VECTORS]; COUNT] {
+    let mut sums = [[_mm512_setzero_si512(); VECTORS]; COUNT];
+    let apart = factors.lines * factors.steps * BYTES;
+    let mut columns = factors.columns;
+    let mut rows: [*const u8; COUNT] = core::array::from_fn(|row| factors.rows.wrapping_add(places[row]));
+    for _ in 0..factors.lines {
+        for step in 0..factors.steps {
+            // SAFETY: a vector of the weights of each 16 channels.
+            let of_step: [__m512i; VECTORS] = core::array::from_fn(|vector| unsafe {
+                _mm512_loadu_si512(columns.wrapping_add(vector * apart).cast())
+            });
+            for (sums, row) in sums.iter_mut().zip(rows) {
+                // SAFETY: four bytes of the line, or behind it.
+                let word = unsafe { row.wrapping_add(4 * step).cast::<i32>().read_unaligned() };
+                let values = _mm512_set1_epi32(word);
+                for (sum, column) in sums.iter_mut().zip(of_step) {
+                    *sum = _mm512_dpbusd_epi32(*sum, values, column);
+                }
+            }
+            columns = columns.wrapping_add(BYTES);
+        }
+        rows = rows.map(|row| row.wrapping_add(factors.pitch));
+    }
+    sums
+}
