@@ -41,25 +41,17 @@ pub(in crate::arch) trait Products {
     /// Values of a line in a step.
     const STEP: usize;
 
-    /// Whether weights that lie so are read where they are.
-    fn in_place(packing: Packing) -> bool;
-
-    /// Weights in the order of [`Self::tile`]; says where they are: in the room, or where they were.
+    /// Weights in the order of [`Self::tile`]: where they are, in the room or where they were, and the constants with which
+    /// their sums become outputs; of these, what is made anew lies in `biases`.
     ///
     /// # Safety
     /// The CPU has the instruction set; there is room for whole steps of all vectors and lines.
-    unsafe fn pack(weights: &Weights<'_>, room: *mut Self::Value) -> *const Self::Value;
-
-    /// The constants with which sums of the packed weights become outputs; what is made anew lies in `biases`.
-    ///
-    /// # Safety
-    /// The CPU has the instruction set; the factors have `vectors` vectors.
-    unsafe fn table(
+    unsafe fn pack(
+        weights: &Weights<'_>,
         table: Table,
-        factors: &Factors<Self::Value>,
-        vectors: usize,
         biases: &mut [i32; VECTORS * LANES],
-    ) -> Table;
+        room: *mut Self::Value,
+    ) -> (*const Self::Value, Table);
 
     /// `COUNT` positions of a band, from `first` on, by 16 channels in each of `VECTORS` vectors.
     ///
@@ -81,13 +73,14 @@ impl Products for Words {
     type Value = i16;
     const STEP: usize = 2;
 
-    fn in_place(_: Packing) -> bool {
-        false
-    }
-
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-    unsafe fn pack(weights: &Weights<'_>, room: *mut i16) -> *const i16 {
+    unsafe fn pack(
+        weights: &Weights<'_>,
+        table: Table,
+        _: &mut [i32; VECTORS * LANES],
+        room: *mut i16,
+    ) -> (*const i16, Table) {
         let &Weights { bytes, row, vectors, lines, line, .. } = weights;
         // SAFETY: as the caller says.
         unsafe {
@@ -96,12 +89,7 @@ impl Products for Words {
                 Packing::Blocks => pack_blocks(bytes, vectors, room),
             }
         }
-        room
-    }
-
-    #[inline]
-    unsafe fn table(table: Table, _: &Factors, _: usize, _: &mut [i32; VECTORS * LANES]) -> Table {
-        table
+        (room, table)
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
@@ -158,14 +146,13 @@ pub(in crate::arch) unsafe fn conv<P: Products>(op: &Conv<'_>, input: &[i8], out
     let (outputs, groups) = (usize::from(op.output.channels), usize::from(op.groups));
     let channels = usize::from(op.input.channels) / groups;
     let positions = output.len() / op.output_bytes();
-    let in_place = P::in_place(op.packing);
     if positions < 4 || outputs / groups < 8 {
         return false;
     }
     let strip = Strip::new(op, channels);
     let size = size_of::<P::Value>();
     let steps = strip.line.div_ceil(P::STEP);
-    let of_vector = if in_place { 0 } else { strip.lines * steps * P::STEP * LANES };
+    let of_vector = strip.lines * steps * P::STEP * LANES;
     let most = vectors((outputs / groups).div_ceil(LANES)).min(WEIGHTS / size / of_vector.max(1));
     let Some(band) = strip.band(STRIP / size) else { return false };
     let band = band.min(positions);
@@ -224,13 +211,10 @@ unsafe fn group_of<P: Products>(
         // SAFETY: at most `most` vectors of weights, so there is room; the strip has the windows of `count` positions, the output
         // has as many.
         unsafe {
-            let factors = Factors { columns: P::pack(&weights, factors.columns.cast_mut()), ..*factors };
-            let outputs = Outputs {
-                finish,
-                table: P::table(table, &factors, vectors, &mut biases),
-                first: output.as_mut_ptr().wrapping_add(first * op.to.bytes()),
-                pitch,
-            };
+            let (columns, table) = P::pack(&weights, table, &mut biases, factors.columns.cast_mut());
+            let factors = Factors { columns, ..*factors };
+            let outputs =
+                Outputs { finish, table, first: output.as_mut_ptr().wrapping_add(first * op.to.bytes()), pitch };
             band_of::<P>(&factors, &outputs, strip, count, vectors);
         }
         done += size;

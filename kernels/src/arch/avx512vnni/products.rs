@@ -66,54 +66,38 @@ impl Products for Bytes {
     type Value = u8;
     const STEP: usize = 4;
 
-    fn in_place(packing: Packing) -> bool {
-        packing == Packing::Blocks
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-    unsafe fn pack(weights: &Weights<'_>, room: *mut u8) -> *const u8 {
-        let &Weights { bytes, row, vectors, lines, line, .. } = weights;
-        if Self::in_place(weights.packing) {
-            return bytes.as_ptr();
-        }
-        let mut to = room;
-        for vector in 0..vectors {
-            for number in 0..lines {
-                for part in (0..line).step_by(16) {
-                    let places = core::array::from_fn(|channel| {
-                        let start = (vector * LANES + channel) * row + number * line + part;
-                        if start < bytes.len() { bytes.as_ptr().wrapping_add(start) } else { null() }
-                    });
-                    let left = (line - part).min(16);
-                    // SAFETY: so many bytes of the line of each row that is there; room for the vectors that count, and for
-                    // those behind them, which the next ones replace.
-                    unsafe { pack_words(places, left, to) };
-                    to = to.wrapping_add(left.div_ceil(Self::STEP) * BYTES);
-                }
-            }
-        }
-        room
-    }
-
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-    unsafe fn table(table: Table, factors: &Factors<u8>, vectors: usize, biases: &mut [i32; VECTORS * LANES]) -> Table {
-        // 128 as an unsigned byte.
-        let offset = _mm512_set1_epi8(i8::MIN);
-        let mut columns = factors.columns;
-        for (vector, biases) in biases.as_chunks_mut::<LANES>().0.iter_mut().enumerate().take(vectors) {
-            let mut sums = _mm512_setzero_si512();
-            for _ in 0..factors.lines * factors.steps {
-                // SAFETY: a vector of the weights.
-                sums = _mm512_dpbusd_epi32(sums, offset, unsafe { _mm512_loadu_si512(columns.cast()) });
-                columns = columns.wrapping_add(BYTES);
+    unsafe fn pack(
+        weights: &Weights<'_>,
+        table: Table,
+        biases: &mut [i32; VECTORS * LANES],
+        room: *mut u8,
+    ) -> (*const u8, Table) {
+        let &Weights { bytes, vectors, lines, line, .. } = weights;
+        let of_vector = lines * line.div_ceil(Self::STEP) * BYTES;
+        let mut columns = room.cast_const();
+        let mut to = Some(room);
+        if weights.packing == Packing::Rows {
+            // SAFETY: as the caller says.
+            unsafe { interleave(weights, room) };
+            to = None;
+        } else {
+            columns = bytes.as_ptr();
+            if columns.addr().is_multiple_of(BYTES) {
+                to = None;
             }
-            let sums = _mm512_sub_epi32(table.biases(vector * LANES), sums);
-            // SAFETY: 16 words.
-            unsafe { _mm512_storeu_si512(biases.as_mut_ptr().cast(), sums) };
         }
-        table.with_bias(biases.as_ptr())
+        for (vector, biases) in biases.as_chunks_mut::<LANES>().0.iter_mut().enumerate().take(vectors) {
+            let columns = columns.wrapping_add(vector * of_vector);
+            let to = to.map(|to| to.wrapping_add(vector * of_vector));
+            // SAFETY: the weights of 16 channels, and as much room; 16 words.
+            unsafe {
+                let offsets = _mm512_sub_epi32(table.biases(vector * LANES), offsets(columns, of_vector, to));
+                _mm512_storeu_si512(biases.as_mut_ptr().cast(), offsets);
+            }
+        }
+        (to.map_or(columns, |to| to.cast_const()), table.with_bias(biases.as_ptr()))
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
@@ -126,6 +110,54 @@ impl Products for Bytes {
         // SAFETY: as the caller says.
         unsafe { outputs.store::<COUNT, VECTORS>(&sums(factors, places), first) };
     }
+}
+
+/// Rows of weights as columns.
+///
+/// # Safety
+/// There is room for them, and for three vectors behind.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn interleave(weights: &Weights<'_>, mut to: *mut u8) {
+    let &Weights { bytes, row, vectors, lines, line, .. } = weights;
+    for vector in 0..vectors {
+        for number in 0..lines {
+            for part in (0..line).step_by(LANES) {
+                let places = core::array::from_fn(|channel| {
+                    let start = (vector * LANES + channel) * row + number * line + part;
+                    if start < bytes.len() { bytes.as_ptr().wrapping_add(start) } else { null() }
+                });
+                let left = (line - part).min(LANES);
+                // SAFETY: so many bytes of the line of each row that is there; room for the vectors that count, and for those
+                // behind them, which the next ones replace.
+                unsafe { pack_words(places, left, to) };
+                to = to.wrapping_add(left.div_ceil(Bytes::STEP) * BYTES);
+            }
+        }
+    }
+}
+
+/// 128 times the sums of the weights of 16 channels, `len` bytes. A line of the cache is a vector, and the weights of an image
+/// may lie across two: there is a copy for tiles to read.
+///
+/// # Safety
+/// There are so many, and room for the copy.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn offsets(columns: *const u8, len: usize, copy: Option<*mut u8>) -> __m512i {
+    // 128 as an unsigned byte.
+    let offset = _mm512_set1_epi8(i8::MIN);
+    let mut sums = _mm512_setzero_si512();
+    for at in (0..len).step_by(BYTES) {
+        // SAFETY: a vector of the weights.
+        let weights = unsafe { _mm512_loadu_si512(columns.wrapping_add(at).cast()) };
+        sums = _mm512_dpbusd_epi32(sums, offset, weights);
+        if let Some(copy) = copy {
+            // SAFETY: a vector of the room.
+            unsafe { _mm512_storeu_si512(copy.wrapping_add(at).cast(), weights) };
+        }
+    }
+    sums
 }
 
 /// The products of the lines that begin at these places with 16 channels in each vector.
