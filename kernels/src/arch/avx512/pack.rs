@@ -99,14 +99,26 @@ pub(super) unsafe fn pack_line(lines: [*const u8; LANES], len: usize, vectors: u
 /// The lines have `len` bytes, and there is room for four vectors.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-pub(in crate::arch) unsafe fn pack_words(lines: [*const u8; LANES], len: usize, packed: *mut u8) {
+pub(super) unsafe fn pack_words(lines: [*const u8; LANES], len: usize, packed: *mut u8) {
     let mask = lanes(len);
-    let [a, b, c, d] = fours(|channel| {
+    let bytes = |channel: usize| {
         // As in `pack_line`.
         let (mask, line) = if lines[channel].is_null() { (0, lines[0]) } else { (mask, lines[channel]) };
         // SAFETY: the bytes of the mask lie in the line; others are not read.
         unsafe { _mm_maskz_loadu_epi8(mask, line.cast()) }
-    });
+    };
+    // SAFETY: as the caller says.
+    unsafe { put_words(bytes, packed) };
+}
+
+/// Writes `[4 words][16 channels][4]` from 16 bytes of each channel.
+///
+/// # Safety
+/// There is room for four vectors.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+pub(in crate::arch) unsafe fn put_words(bytes: impl Fn(usize) -> __m128i, packed: *mut u8) {
+    let [a, b, c, d] = fours(bytes);
     let low = [_mm512_unpacklo_epi32(a, b), _mm512_unpacklo_epi32(c, d)];
     let high = [_mm512_unpackhi_epi32(a, b), _mm512_unpackhi_epi32(c, d)];
     let words = [

@@ -56,7 +56,7 @@ pub(in crate::arch) struct Finish {
 
 /// The first `left` lanes, or all of them.
 #[inline(always)]
-pub(super) fn lanes(left: usize) -> __mmask16 {
+pub(in crate::arch) fn lanes(left: usize) -> __mmask16 {
     ((1u32 << left.min(LANES)) - 1) as __mmask16
 }
 

@@ -4,14 +4,15 @@
 //! and is taken off the biases.
 
 use core::arch::x86_64::{
-    __m512i, _mm512_dpbusd_epi32, _mm512_loadu_si512, _mm512_mask_storeu_epi8, _mm512_maskz_loadu_epi8,
-    _mm512_set1_epi8, _mm512_set1_epi32, _mm512_setzero_si512, _mm512_storeu_si512, _mm512_sub_epi32, _mm512_xor_si512,
+    __m512i, _mm_loadu_si128, _mm_maskz_loadu_epi8, _mm512_dpbusd_epi32, _mm512_loadu_si512, _mm512_mask_storeu_epi8,
+    _mm512_maskz_loadu_epi8, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_setzero_si512, _mm512_storeu_si512,
+    _mm512_sub_epi32, _mm512_xor_si512,
 };
-use core::ptr::null;
+use core::array::from_fn;
 
 use crate::arch::avx512::conv::{Outputs, Products, VECTORS, Weights};
-use crate::arch::avx512::pack::pack_words;
-use crate::arch::avx512::rescale::Table;
+use crate::arch::avx512::pack::put_words;
+use crate::arch::avx512::rescale::{Table, lanes};
 use crate::arch::avx512::strip::Value;
 use crate::arch::avx512::tile::{Factors, LANES, ROWS};
 use crate::arch::unsigned;
@@ -112,7 +113,7 @@ impl Products for Bytes {
     }
 }
 
-/// Rows of weights as columns.
+/// Rows of weights as columns. Where there are fewer channels than lanes, the last one again: nothing is made of its sums.
 ///
 /// # Safety
 /// There is room for them, and for three vectors behind.
@@ -120,17 +121,24 @@ impl Products for Bytes {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 unsafe fn interleave(weights: &Weights<'_>, mut to: *mut u8) {
     let &Weights { bytes, row, vectors, lines, line, .. } = weights;
+    let last = bytes.len() / row - 1;
     for vector in 0..vectors {
+        let rows: [_; LANES] = from_fn(|channel| (vector * LANES + channel).min(last) * row);
         for number in 0..lines {
             for part in (0..line).step_by(LANES) {
-                let places = core::array::from_fn(|channel| {
-                    let start = (vector * LANES + channel) * row + number * line + part;
-                    if start < bytes.len() { bytes.as_ptr().wrapping_add(start) } else { null() }
-                });
-                let left = (line - part).min(LANES);
-                // SAFETY: so many bytes of the line of each row that is there; room for the vectors that count, and for those
-                // behind them, which the next ones replace.
-                unsafe { pack_words(places, left, to) };
+                let (start, left) = (number * line + part, (line - part).min(LANES));
+                let place = |channel: usize| bytes.as_ptr().wrapping_add(rows[channel] + start);
+                // Words behind the line's, which the next ones replace, may be anything.
+                let whole = left.is_multiple_of(Bytes::STEP) && rows[LANES - 1] + start + LANES <= bytes.len();
+                // SAFETY: 16 bytes of the weights, or those of the line; room for the vectors that count, and for those
+                // behind them.
+                unsafe {
+                    if whole {
+                        put_words(|channel| _mm_loadu_si128(place(channel).cast()), to);
+                    } else {
+                        put_words(|channel| _mm_maskz_loadu_epi8(lanes(left), place(channel).cast()), to);
+                    }
+                }
                 to = to.wrapping_add(left.div_ceil(Bytes::STEP) * BYTES);
             }
         }
@@ -173,13 +181,12 @@ unsafe fn sums<const COUNT: usize, const VECTORS: usize>(
     let mut sums = [[_mm512_setzero_si512(); VECTORS]; COUNT];
     let apart = factors.lines * factors.steps * BYTES;
     let mut columns = factors.columns;
-    let mut rows: [*const u8; COUNT] = core::array::from_fn(|row| factors.rows.wrapping_add(places[row]));
+    let mut rows: [*const u8; COUNT] = from_fn(|row| factors.rows.wrapping_add(places[row]));
     for _ in 0..factors.lines {
         for step in 0..factors.steps {
             // SAFETY: a vector of the weights of each 16 channels.
-            let of_step: [__m512i; VECTORS] = core::array::from_fn(|vector| unsafe {
-                _mm512_loadu_si512(columns.wrapping_add(vector * apart).cast())
-            });
+            let of_step: [__m512i; VECTORS] =
+                from_fn(|vector| unsafe { _mm512_loadu_si512(columns.wrapping_add(vector * apart).cast()) });
             for (sums, row) in sums.iter_mut().zip(rows) {
                 // SAFETY: four bytes of the line, or behind it.
                 let word = unsafe { row.wrapping_add(4 * step).cast::<i32>().read_unaligned() };
