@@ -3,11 +3,12 @@
 //! `vpmaddubsw` would do 64 of bytes, but it saturates the sum of two; `vpdpbusd`, which does not, is of later CPUs.
 #![allow(unsafe_code)]
 
-mod attention;
+pub(super) mod attention;
 pub(super) mod conv;
 mod curve;
 mod layer_norm;
 pub(super) mod pack;
+pub(super) mod products;
 pub(super) mod rescale;
 mod softmax;
 pub(super) mod strip;
@@ -63,7 +64,7 @@ impl Isa for Avx512 {
     #[inline(always)]
     fn conv(self, op: &Conv<'_>, input: &[i8], output: &mut [i8], _scratch: &mut [i8], _short: bool) -> bool {
         // SAFETY: `self` proves the features.
-        unsafe { winograd::conv(op, input, output) || conv::conv::<conv::Words>(op, input, output) }
+        unsafe { winograd::conv(op, input, output) || conv::conv::<products::Words>(op, input, output) }
     }
 
     #[inline(always)]
@@ -75,7 +76,7 @@ impl Isa for Avx512 {
     #[inline(always)]
     fn attention(self, op: &Attention<'_>, query: &[i8], key: &[i8], output: &mut [i8], _scratch: &mut [i8]) -> bool {
         // SAFETY: `self` proves the features.
-        unsafe { attention::attention(op, query, key, output) }
+        unsafe { attention::attention::<products::Words>(op, query, key, output) }
     }
 
     #[inline(always)]

@@ -73,8 +73,9 @@ impl Isa for Avx512Vnni {
     }
 
     #[inline(always)]
-    fn attention(self, op: &Attention<'_>, query: &[i8], key: &[i8], output: &mut [i8], scratch: &mut [i8]) -> bool {
-        self.0.attention(op, query, key, output, scratch)
+    fn attention(self, op: &Attention<'_>, query: &[i8], key: &[i8], output: &mut [i8], _scratch: &mut [i8]) -> bool {
+        // SAFETY: `self` proves the features.
+        unsafe { avx512::attention::attention::<products::Bytes>(op, query, key, output) }
     }
 
     #[inline(always)]

@@ -3,14 +3,16 @@
 //!
 //! Keys are the columns of the scores, channels those of the mixed values, whose rows are the weights that softmax leaves.
 
-use core::arch::x86_64::{_mm512_mask_storeu_epi32, _mm512_max_epi32, _mm512_min_epi32, _mm512_set1_epi32};
-use core::ptr::null;
+use core::arch::x86_64::{
+    __m512i, _mm512_loadu_si512, _mm512_mask_storeu_epi32, _mm512_max_epi32, _mm512_min_epi32, _mm512_set1_epi32,
+};
 
 use super::ROOM;
-use super::pack::{pack_line, pack_pairs};
+use super::pack::pack_pairs;
+use super::products::Products;
 use super::rescale::{Constants, Finish, lanes};
 use super::softmax;
-use super::strip::widen;
+use super::strip::Value;
 use super::tile::{Factors, LANES, ROWS, rows, tiles, vectors};
 use crate::arch::room::with_room;
 use crate::arch::unsigned;
@@ -18,33 +20,50 @@ use crate::attention::{Attention, LOGIT, Part, add_offsets};
 use crate::requant::is_short;
 
 /// One head of one window.
-struct Head<'a> {
+struct Head<'a, P: Products> {
     op: &'a Attention<'a>,
     part: &'a Part<'a>,
-    /// Keys, values, words of 32 bits for scores, queries. Scores become weights of 16 bits in the first half of each row.
-    keys: *mut i16,
+    /// What is added to the sums of a key, keys, values, words of 32 bits for scores, queries. Scores become weights of 16 bits
+    /// in the first half of each row.
+    biases: *mut i32,
+    keys: *mut P::Value,
     values: *mut i16,
     scores: *mut i32,
-    queries: *mut i16,
+    queries: *mut P::Value,
     /// Of logits and of outputs.
     finish: [Finish; 2],
 }
 
 /// Runs a checked attention, if a head has room.
+///
+/// # Safety
+/// The CPU has the instruction set of the products.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-pub(super) fn attention(op: &Attention<'_>, query: &[i8], keys_and_values: &[i8], output: &mut [i8]) -> bool {
+pub(in crate::arch) unsafe fn attention<P: Products>(
+    op: &Attention<'_>,
+    query: &[i8],
+    keys_and_values: &[i8],
+    output: &mut [i8],
+) -> bool {
     let (keys, width, channels) = (op.keys(), usize::from(op.key.width), usize::from(op.value.width));
-    let of_keys = keys.next_multiple_of(LANES) * width.next_multiple_of(2);
-    let of_values = keys.next_multiple_of(2) * channels.next_multiple_of(LANES);
-    let of_scores = (2 * ROWS * keys).next_multiple_of(LANES);
+    // In bytes, whole vectors.
+    let (lanes, width) = (keys.next_multiple_of(LANES), width.next_multiple_of(P::STEP));
+    let of_keys = lanes * width * size_of::<P::Value>();
+    let of_values = 2 * keys.next_multiple_of(2) * channels.next_multiple_of(LANES);
+    let of_scores = (4 * ROWS * keys).next_multiple_of(4 * LANES);
+    let of_queries = ROWS * width * size_of::<P::Value>();
     let logit = Finish::new(0, [i8::MIN, i8::MAX], is_short(op.logit_shift));
     let finish = [logit, Finish::new(op.zero_point, [op.min, op.max], is_short(op.shift))];
-    with_room::<i16, ROOM>(of_keys + of_values + of_scores + ROWS * width.next_multiple_of(2), |room| {
-        let values = room.wrapping_add(of_keys);
+    // Behind keys three vectors may be written before what lies there is.
+    with_room::<u8, ROOM>(4 * lanes + of_keys + of_values + of_scores + of_queries + 12 * LANES, |room| {
+        let biases = room.cast();
+        let keys = room.wrapping_add(4 * lanes);
+        let values = keys.wrapping_add(of_keys);
         let scores = values.wrapping_add(of_values);
         let queries = scores.wrapping_add(of_scores);
+        let (keys, values, scores, queries) = (keys.cast(), values.cast(), scores.cast(), queries.cast());
         op.each_part(query, keys_and_values, |part| {
-            let head = Head { op, part: &part, keys: room, values, scores: scores.cast(), queries, finish };
+            let head = Head::<P> { op, part: &part, biases, keys, values, scores, queries, finish };
             // SAFETY: there is room for keys and values, and for eight queries and their scores.
             unsafe {
                 head.pack();
@@ -59,7 +78,7 @@ pub(super) fn attention(op: &Attention<'_>, query: &[i8], keys_and_values: &[i8]
     })
 }
 
-impl Head<'_> {
+impl<P: Products> Head<'_, P> {
     /// Packs keys and values, tile after tile of columns.
     ///
     /// # Safety
@@ -67,17 +86,14 @@ impl Head<'_> {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
     unsafe fn pack(&self) {
         let (keys, width) = (self.op.keys(), usize::from(self.op.key.width));
-        let mut rows = self.part.key.each().take(keys);
-        let (mut done, mut left) = (self.keys, keys.div_ceil(LANES));
-        while left > 0 {
-            let count = vectors(left);
-            for vector in 0..count {
-                let lines = [0; LANES].map(|_| rows.next().map_or(null(), |row| unsigned(row).as_ptr()));
-                // SAFETY: a key has `width` bytes; the part of the room for `count` vectors.
-                unsafe { pack_line(lines, width, count, done.wrapping_add(2 * LANES * vector)) };
-            }
-            done = done.wrapping_add(count * LANES * width.next_multiple_of(2));
-            left -= count;
+        let mut rows = self.part.key.each().take(keys).map(unsigned);
+        let (mut done, mut key) = (self.keys, 0);
+        while key < keys {
+            let count = vectors((keys - key).div_ceil(LANES));
+            // SAFETY: a key has `width` bytes; the parts of the room for `count` vectors.
+            unsafe { P::pack_keys(rows.by_ref(), width, count, self.biases.wrapping_add(key), done) };
+            done = done.wrapping_add(count * LANES * width.next_multiple_of(P::STEP));
+            key += count * LANES;
         }
         let channels = usize::from(self.op.value.width);
         let (mut done, mut channel) = (self.values, 0);
@@ -101,24 +117,23 @@ impl Head<'_> {
     unsafe fn block(&self, first: usize, count: usize, output: &mut [i8]) {
         let (op, keys) = (self.op, self.op.keys());
         let (width, channels) = (usize::from(op.key.width), usize::from(op.value.width));
-        let pitch = width.next_multiple_of(2);
+        let pitch = width.next_multiple_of(P::STEP);
         for row in 0..count {
             // SAFETY: `pitch` values of each query.
             unsafe {
-                let end = widen(self.part.query.row(first + row), self.queries.wrapping_add(row * pitch));
-                if pitch > width {
-                    end.write(0);
-                }
+                let end = P::Value::copy(self.part.query.row(first + row), self.queries.wrapping_add(row * pitch));
+                P::Value::fill(0, pitch - width, end);
             }
         }
-        let of = |rows, steps, columns| Factors { rows, pitch: 0, lines: 1, steps, columns };
         let places = core::array::from_fn(|row| row * pitch);
         let (mut columns, mut key) = (self.keys, 0);
         while key < keys {
             let vectors = vectors((keys - key).div_ceil(LANES));
-            let factors = of(self.queries, pitch / 2, columns);
+            let steps = pitch / P::STEP;
+            let factors =
+                Factors { rows: self.queries.cast_const(), pitch: 0, lines: 1, steps, columns: columns.cast_const() };
             // SAFETY: queries are widened, keys are packed, and there are scores for all of them.
-            unsafe { tiles!(count, vectors, logits(self, &factors, &places, key)) };
+            unsafe { tiles!(count, vectors, P::tile(&factors, &places, |sums| self.logits(&sums, key))) };
             columns = columns.wrapping_add(vectors * LANES * pitch);
             key += vectors * LANES;
         }
@@ -135,68 +150,62 @@ impl Head<'_> {
         let (mut columns, mut channel) = (self.values, 0);
         while channel < channels {
             let vectors = vectors((channels - channel).div_ceil(LANES));
-            let factors = of(self.scores.cast(), keys.div_ceil(2), columns);
+            let (rows, steps) = (self.scores.cast_const().cast(), keys.div_ceil(2));
+            let factors = Factors { rows, pitch: 0, lines: 1, steps, columns: columns.cast_const() };
             // SAFETY: weights lie in the first halves of the rows of scores, and what is behind the last one is there too;
             // values are packed.
-            unsafe { tiles!(count, vectors, mix(self, &factors, &places, first, channel, output)) };
+            unsafe {
+                tiles!(count, vectors, P::mixed(&factors, &places, |sums| self.mix(&sums, first, channel, output)))
+            };
             columns = columns.wrapping_add(vectors * LANES * keys.next_multiple_of(2));
             channel += vectors * LANES;
         }
     }
-}
 
-/// Logits of `COUNT` queries, keys from `key` on.
-///
-/// # Safety
-/// The factors are those of the queries and keys; there are scores for them.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn logits<const COUNT: usize, const VECTORS: usize>(
-    head: &Head<'_>,
-    factors: &Factors,
-    places: &[usize; ROWS],
-    key: usize,
-) {
-    let (op, finish, keys) = (head.op, &head.finish[0], head.op.keys());
-    // SAFETY: as the caller says.
-    let sums: [[_; VECTORS]; COUNT] = unsafe { factors.wide(places) };
-    let constants = Constants::same(finish, op.logit_multiplier, op.logit_shift, LANES);
-    for vector in 0..VECTORS {
-        let key = key + vector * LANES;
-        let mask = lanes(keys.saturating_sub(key));
-        for (row, sums) in sums.iter().enumerate() {
-            let scaled = finish.scaled(&constants, sums[vector]);
-            let logits = _mm512_max_epi32(scaled, _mm512_set1_epi32(-LOGIT));
-            let logits = _mm512_min_epi32(logits, _mm512_set1_epi32(LOGIT - 1));
-            // SAFETY: lanes of the mask are keys; others are not written.
-            unsafe { _mm512_mask_storeu_epi32(head.scores.wrapping_add(row * keys + key), mask, logits) };
+    /// Logits of `COUNT` queries, keys from `key` on.
+    ///
+    /// # Safety
+    /// There are scores for them, and biases.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    unsafe fn logits<const COUNT: usize, const VECTORS: usize>(&self, sums: &[[__m512i; VECTORS]; COUNT], key: usize) {
+        let (op, finish, keys) = (self.op, &self.finish[0], self.op.keys());
+        for vector in 0..VECTORS {
+            let key = key + vector * LANES;
+            let mask = lanes(keys.saturating_sub(key));
+            // SAFETY: a bias of each lane.
+            let bias = unsafe { _mm512_loadu_si512(self.biases.wrapping_add(key).cast()) };
+            let constants = Constants::same(finish, op.logit_multiplier, op.logit_shift, LANES).with_bias(bias);
+            for (row, sums) in sums.iter().enumerate() {
+                let scaled = finish.scaled(&constants, sums[vector]);
+                let logits = _mm512_max_epi32(scaled, _mm512_set1_epi32(-LOGIT));
+                let logits = _mm512_min_epi32(logits, _mm512_set1_epi32(LOGIT - 1));
+                // SAFETY: lanes of the mask are keys; others are not written.
+                unsafe { _mm512_mask_storeu_epi32(self.scores.wrapping_add(row * keys + key), mask, logits) };
+            }
         }
     }
-}
 
-/// Mixed values of `COUNT` queries from `first` on, channels from `channel` on.
-///
-/// # Safety
-/// The factors are those of the weights and values.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn mix<const COUNT: usize, const VECTORS: usize>(
-    head: &Head<'_>,
-    factors: &Factors,
-    places: &[usize; ROWS],
-    first: usize,
-    channel: usize,
-    output: &mut [i8],
-) {
-    let (op, finish, channels) = (head.op, &head.finish[1], usize::from(head.op.value.width));
-    // SAFETY: as the caller says.
-    let sums: [[_; VECTORS]; COUNT] = unsafe { factors.wide(places) };
-    for (row, sums) in sums.iter().enumerate() {
-        let at = head.part.output.at(first + row);
-        let Some(output) = output.get_mut(at..at + channels) else { return };
-        for (vector, &sums) in sums.iter().enumerate() {
-            let channel = channel + vector * LANES;
-            let constants = Constants::same(finish, op.multiplier, op.shift, channels.saturating_sub(channel));
-            // SAFETY: the output has the channels of the mask.
-            unsafe { finish.store(&constants, sums, output.as_mut_ptr(), channel) };
+    /// Mixed values of `COUNT` queries from `first` on, channels from `channel` on.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    fn mix<const COUNT: usize, const VECTORS: usize>(
+        &self,
+        sums: &[[__m512i; VECTORS]; COUNT],
+        first: usize,
+        channel: usize,
+        output: &mut [i8],
+    ) {
+        let (op, finish, channels) = (self.op, &self.finish[1], usize::from(self.op.value.width));
+        for (row, sums) in sums.iter().enumerate() {
+            let at = self.part.output.at(first + row);
+            let Some(output) = output.get_mut(at..at + channels) else { return };
+            for (vector, &sums) in sums.iter().enumerate() {
+                let channel = channel + vector * LANES;
+                let constants = Constants::same(finish, op.multiplier, op.shift, channels.saturating_sub(channel));
+                // SAFETY: the output has the channels of the mask.
+                unsafe { finish.store(&constants, sums, output.as_mut_ptr(), channel) };
+            }
         }
     }
 }

@@ -4,108 +4,23 @@
 //! of 16 to 48 channels are brought into the order of the products on the stack, and serve all positions of the band. Nothing
 //! is summed across a vector. What a strip holds, and how weights lie, is that of the [`Products`].
 
+use core::arch::x86_64::__m512i;
+
 use super::ROOM;
-use super::pack::{pack, pack_blocks};
+use super::products::{Products, VECTORS, Weights};
 use super::rescale::{Finish, Table};
-use super::strip::{Strip, Value};
+use super::strip::Strip;
 use super::tile::{Factors, LANES, ROWS, rows, tiles, vectors};
 use crate::arch::room::with_room;
-use crate::conv::{Conv, Packing, row_len};
+use crate::conv::{Conv, row_len};
 use crate::requant::are_short;
-use core::arch::x86_64::__m512i;
 
 /// Most bytes of a strip, and of packed weights.
 const STRIP: usize = 320 << 10;
 const WEIGHTS: usize = 320 << 10;
 
-/// Most vectors of a tile.
-pub(in crate::arch) const VECTORS: usize = 3;
-
-/// Weights of some channels as they lie in an image.
-pub(in crate::arch) struct Weights<'a> {
-    pub(in crate::arch) bytes: &'a [u8],
-    pub(in crate::arch) packing: Packing,
-    /// Bytes of a channel.
-    pub(in crate::arch) row: usize,
-    /// 16 channels each; of the last one there may be fewer.
-    pub(in crate::arch) vectors: usize,
-    /// Lines of a window, and values of a line.
-    pub(in crate::arch) lines: usize,
-    pub(in crate::arch) line: usize,
-}
-
-/// How products are taken.
-pub(in crate::arch) trait Products {
-    /// Of a strip, and of packed weights.
-    type Value: Value;
-    /// Values of a line in a step.
-    const STEP: usize;
-
-    /// Weights in the order of [`Self::tile`]: where they are, in the room or where they were, and the constants with which
-    /// their sums become outputs; of these, what is made anew lies in `biases`.
-    ///
-    /// # Safety
-    /// The CPU has the instruction set; there is room for whole steps of all vectors and lines.
-    unsafe fn pack(
-        weights: &Weights<'_>,
-        table: Table,
-        biases: &mut [i32; VECTORS * LANES],
-        room: *mut Self::Value,
-    ) -> (*const Self::Value, Table);
-
-    /// `COUNT` positions of a band, from `first` on, by 16 channels in each of `VECTORS` vectors.
-    ///
-    /// # Safety
-    /// The CPU has the instruction set; the windows lie in the strip at these places; there are weights for all vectors, and
-    /// outputs for all positions.
-    unsafe fn tile<const COUNT: usize, const VECTORS: usize>(
-        factors: &Factors<Self::Value>,
-        outputs: &Outputs,
-        places: &[usize; ROWS],
-        first: usize,
-    );
-}
-
-/// Of values of 16 bits, by `vpmaddwd`.
-pub(super) struct Words;
-
-impl Products for Words {
-    type Value = i16;
-    const STEP: usize = 2;
-
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-    unsafe fn pack(
-        weights: &Weights<'_>,
-        table: Table,
-        _: &mut [i32; VECTORS * LANES],
-        room: *mut i16,
-    ) -> (*const i16, Table) {
-        let &Weights { bytes, row, vectors, lines, line, .. } = weights;
-        // SAFETY: as the caller says.
-        unsafe {
-            match weights.packing {
-                Packing::Rows => pack(bytes, row, vectors, [lines, line], room),
-                Packing::Blocks => pack_blocks(bytes, vectors, room),
-            }
-        }
-        (room, table)
-    }
-
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-    unsafe fn tile<const COUNT: usize, const VECTORS: usize>(
-        factors: &Factors,
-        outputs: &Outputs,
-        places: &[usize; ROWS],
-        first: usize,
-    ) {
-        // SAFETY: as the caller says.
-        unsafe { outputs.store::<COUNT, VECTORS>(&factors.wide(places), first) };
-    }
-}
-
 /// Outputs of a tile's channels.
-pub(in crate::arch) struct Outputs {
+struct Outputs {
     finish: Finish,
     table: Table,
     /// First of them of the band's first position.
@@ -121,11 +36,7 @@ impl Outputs {
     /// There are outputs for them.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-    pub(in crate::arch) unsafe fn store<const COUNT: usize, const VECTORS: usize>(
-        &self,
-        sums: &[[__m512i; VECTORS]; COUNT],
-        first: usize,
-    ) {
+    unsafe fn store<const COUNT: usize, const VECTORS: usize>(&self, sums: &[[__m512i; VECTORS]; COUNT], first: usize) {
         for vector in 0..VECTORS {
             let constants = self.table.constants(&self.finish, vector * LANES);
             for (position, sums) in sums.iter().enumerate() {
@@ -240,7 +151,7 @@ unsafe fn band_of<P: Products>(
         let mut places = [0; ROWS];
         places.iter_mut().take(size).for_each(|place| *place = windows.next());
         // SAFETY: as the caller says; `size` of them are left.
-        unsafe { tiles!(size, vectors, P::tile(factors, outputs, &places, done)) }
+        unsafe { tiles!(size, vectors, P::tile(factors, &places, |sums| outputs.store(&sums, done))) }
         done += size;
     }
 }

@@ -123,6 +123,13 @@ impl Constants {
     }
 }
 
+impl Constants {
+    /// With other biases.
+    pub(super) fn with_bias(self, bias: __m512i) -> Self {
+        Self { bias, ..self }
+    }
+}
+
 impl Finish {
     /// Of a convolution; `short` as [`crate::requant::are_short`] says.
     #[inline]

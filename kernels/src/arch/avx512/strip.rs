@@ -209,7 +209,7 @@ pub(super) fn mask(count: usize) -> __mmask32 {
 /// There is room for them.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-pub(super) unsafe fn widen(values: &[i8], mut to: *mut i16) -> *mut i16 {
+unsafe fn widen(values: &[i8], mut to: *mut i16) -> *mut i16 {
     let (blocks, rest) = unsigned(values).as_chunks::<32>();
     for block in blocks {
         // SAFETY: 32 bytes are read, and 32 values of the room are written; a vector may lie at any address.

@@ -4,14 +4,15 @@
 //! and is taken off the biases.
 
 use core::arch::x86_64::{
-    __m512i, _mm_loadu_si128, _mm_maskz_loadu_epi8, _mm512_dpbusd_epi32, _mm512_loadu_si512, _mm512_mask_storeu_epi8,
-    _mm512_maskz_loadu_epi8, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_setzero_si512, _mm512_storeu_si512,
-    _mm512_sub_epi32, _mm512_xor_si512,
+    __m512i, _mm_loadu_si128, _mm_maskz_loadu_epi8, _mm512_dpbusd_epi32, _mm512_dpwssd_epi32, _mm512_loadu_si512,
+    _mm512_mask_storeu_epi8, _mm512_maskz_loadu_epi8, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_setzero_si512,
+    _mm512_storeu_si512, _mm512_sub_epi32, _mm512_xor_si512,
 };
 use core::array::from_fn;
+use core::ptr::null;
 
-use crate::arch::avx512::conv::{Outputs, Products, VECTORS, Weights};
 use crate::arch::avx512::pack::put_words;
+use crate::arch::avx512::products::{Products, VECTORS, Weights};
 use crate::arch::avx512::rescale::{Table, lanes};
 use crate::arch::avx512::strip::Value;
 use crate::arch::avx512::tile::{Factors, LANES, ROWS};
@@ -101,15 +102,74 @@ impl Products for Bytes {
         (to.map_or(columns, |to| to.cast_const()), table.with_bias(biases.as_ptr()))
     }
 
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+    unsafe fn pack_keys<'a>(
+        mut keys: impl Iterator<Item = &'a [u8]>,
+        width: usize,
+        vectors: usize,
+        biases: *mut i32,
+        mut room: *mut u8,
+    ) {
+        let len = width.div_ceil(Self::STEP) * BYTES;
+        for vector in 0..vectors {
+            let mut last = null();
+            let lines = [0; LANES].map(|_| {
+                last = keys.next().map_or(last, <[u8]>::as_ptr);
+                last
+            });
+            let columns = room.cast_const();
+            for part in (0..width).step_by(LANES) {
+                let left = (width - part).min(LANES);
+                let place = |key: usize| lines[key].wrapping_add(part);
+                // SAFETY: so many bytes of each key, of which each vector has one; the part of the room, and what is behind it.
+                unsafe { put_line(place, left, left == LANES, room) };
+                room = room.wrapping_add(left.div_ceil(Self::STEP) * BYTES);
+            }
+            // SAFETY: what was written; 16 words.
+            unsafe {
+                let offsets = offsets(columns, len, None);
+                let biases = biases.wrapping_add(vector * LANES).cast();
+                _mm512_storeu_si512(biases, _mm512_sub_epi32(_mm512_setzero_si512(), offsets));
+            }
+        }
+    }
+
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
     unsafe fn tile<const COUNT: usize, const VECTORS: usize>(
         factors: &Factors<u8>,
-        outputs: &Outputs,
         places: &[usize; ROWS],
-        first: usize,
+        put: impl FnOnce([[__m512i; VECTORS]; COUNT]),
     ) {
         // SAFETY: as the caller says.
-        unsafe { outputs.store::<COUNT, VECTORS>(&sums(factors, places), first) };
+        put(unsafe { sums(factors, places) });
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+    unsafe fn mixed<const COUNT: usize, const VECTORS: usize>(
+        factors: &Factors,
+        places: &[usize; ROWS],
+        put: impl FnOnce([[__m512i; VECTORS]; COUNT]),
+    ) {
+        // SAFETY: as the caller says.
+        put(unsafe { sums_of_words(factors, places) });
+    }
+}
+
+/// Four words of each of 16 lines, `left` bytes of them; if `whole`, what is behind them is read, too.
+///
+/// # Safety
+/// The lines have 16 bytes, or `left`; there is room for four vectors.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn put_line(place: impl Fn(usize) -> *const u8, left: usize, whole: bool, to: *mut u8) {
+    // SAFETY: as the caller says; lanes that are not of the mask are not read.
+    unsafe {
+        if whole {
+            put_words(|line| _mm_loadu_si128(place(line).cast()), to);
+        } else {
+            put_words(|line| _mm_maskz_loadu_epi8(lanes(left), place(line).cast()), to);
+        }
     }
 }
 
@@ -132,13 +192,7 @@ unsafe fn interleave(weights: &Weights<'_>, mut to: *mut u8) {
                 let whole = left.is_multiple_of(Bytes::STEP) && rows[LANES - 1] + start + LANES <= bytes.len();
                 // SAFETY: 16 bytes of the weights, or those of the line; room for the vectors that count, and for those
                 // behind them.
-                unsafe {
-                    if whole {
-                        put_words(|channel| _mm_loadu_si128(place(channel).cast()), to);
-                    } else {
-                        put_words(|channel| _mm_maskz_loadu_epi8(lanes(left), place(channel).cast()), to);
-                    }
-                }
+                unsafe { put_line(place, left, whole, to) };
                 to = to.wrapping_add(left.div_ceil(Bytes::STEP) * BYTES);
             }
         }
@@ -198,6 +252,36 @@ unsafe fn sums<const COUNT: usize, const VECTORS: usize>(
             columns = columns.wrapping_add(BYTES);
         }
         rows = rows.map(|row| row.wrapping_add(factors.pitch));
+    }
+    sums
+}
+
+/// [`Factors::wide`] by `vpdpwssd`: product and sum in one.
+///
+/// # Safety
+/// Rows and columns have what the lengths say.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn sums_of_words<const COUNT: usize, const VECTORS: usize>(
+    factors: &Factors,
+    places: &[usize; ROWS],
+) -> [[__m512i; VECTORS]; COUNT] {
+    let mut sums = [[_mm512_setzero_si512(); VECTORS]; COUNT];
+    let mut columns = factors.columns;
+    let rows: [*const i16; COUNT] = from_fn(|row| factors.rows.wrapping_add(places[row]));
+    for step in 0..factors.steps {
+        // SAFETY: a vector of 16 columns each.
+        let of_step: [__m512i; VECTORS] =
+            from_fn(|vector| unsafe { _mm512_loadu_si512(columns.wrapping_add(2 * LANES * vector).cast()) });
+        for (sums, row) in sums.iter_mut().zip(rows) {
+            // SAFETY: two values of the row.
+            let pair = unsafe { row.wrapping_add(2 * step).cast::<i32>().read_unaligned() };
+            let values = _mm512_set1_epi32(pair);
+            for (sum, column) in sums.iter_mut().zip(of_step) {
+                *sum = _mm512_dpwssd_epi32(*sum, values, column);
+            }
+        }
+        columns = columns.wrapping_add(2 * LANES * VECTORS);
     }
     sums
 }
