@@ -122,7 +122,9 @@ impl<P: Products> Head<'_, P> {
             // SAFETY: `pitch` values of each query.
             unsafe {
                 let end = P::Value::copy(self.part.query.row(first + row), self.queries.wrapping_add(row * pitch));
-                P::Value::fill(0, pitch - width, end);
+                if pitch > width {
+                    P::Value::fill(0, pitch - width, end);
+                }
             }
         }
         let places = core::array::from_fn(|row| row * pitch);

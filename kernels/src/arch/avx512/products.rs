@@ -25,10 +25,7 @@ pub(in crate::arch) struct Weights<'a> {
     pub(in crate::arch) line: usize,
 }
 
-/// How products are taken.
-///
-/// # Safety
-/// The CPU has the instruction set wherever a function is called.
+/// How products are taken. All functions need the instruction set that they are made of.
 pub(in crate::arch) trait Products {
     /// Of rows, and of packed columns.
     type Value: Value;
@@ -39,7 +36,8 @@ pub(in crate::arch) trait Products {
     /// their sums become outputs; of these, what is made anew lies in `biases`.
     ///
     /// # Safety
-    /// There is room for whole steps of all vectors and lines, and for three vectors of bytes behind.
+    /// The CPU has the instruction set; there is room for whole steps of all vectors and lines, and for three vectors of bytes
+    /// behind.
     unsafe fn pack(
         weights: &Weights<'_>,
         table: Table,
@@ -50,7 +48,7 @@ pub(in crate::arch) trait Products {
     /// Keys, `width` bytes each, in the order of [`Self::tile`] with `vectors` vectors, and what is added to their sums.
     ///
     /// # Safety
-    /// As [`Self::pack`]; there is a key, or so many of them; there is room for a bias of each lane.
+    /// As [`Self::pack`]; each vector has a key, and each lane room for a bias.
     unsafe fn pack_keys<'a>(
         keys: impl Iterator<Item = &'a [u8]>,
         width: usize,
@@ -62,7 +60,7 @@ pub(in crate::arch) trait Products {
     /// Hands on the products of the rows that begin at these places with 16 columns in each vector.
     ///
     /// # Safety
-    /// Rows and columns have what the lengths say.
+    /// The CPU has the instruction set; rows and columns have what the lengths say.
     unsafe fn tile<const COUNT: usize, const VECTORS: usize>(
         factors: &Factors<Self::Value>,
         places: &[usize; ROWS],
