@@ -125,17 +125,22 @@ fn most_alive(buffers: &[Buffer], ops: usize) -> u32 {
     (0..ops).map(|op| alive(buffers, op)).max().unwrap_or(0)
 }
 
-/// The first op at which most bytes are alive, and what they are: bytes of activations with their numbers, and without one those of
-/// scratch.
+/// Bytes in the arena: of an activation, or without its number of scratch.
+pub(crate) struct Alive {
+    pub tensor: Option<usize>,
+    pub bytes: u32,
+}
+
+/// The first op at which most bytes are alive, and what they are.
 ///
 /// # Errors
 /// As [`place`].
-pub(crate) fn fullest(segment: &IntegerSegment) -> Result<(usize, Vec<(Option<usize>, u32)>), Error> {
+pub(crate) fn fullest(segment: &IntegerSegment) -> Result<(usize, Vec<Alive>), Error> {
     let buffers = buffers(segment)?;
     let op = (0..segment.ops.len()).rev().max_by_key(|&op| alive(&buffers, op)).unwrap_or(0);
     let tensor = |number: usize| Some(number).filter(|&number| number < segment.tensors.len());
     let living = buffers.iter().enumerate().filter(|(_, buffer)| buffer.lives(op) && buffer.bytes > 0);
-    Ok((op, living.map(|(number, buffer)| (tensor(number), buffer.bytes)).collect()))
+    Ok((op, living.map(|(number, buffer)| Alive { tensor: tensor(number), bytes: buffer.bytes }).collect()))
 }
 
 /// Most bytes alive at once in a segment: no placement can need less.

@@ -8,7 +8,7 @@ use crate::cut::Blocks;
 use crate::emit::Measured;
 use crate::learn::fit::Fit;
 use crate::network::{Calibrated, Placed, Quantized, Stitched};
-use crate::place::fullest;
+use crate::place::{Alive, fullest};
 
 /// Cuts, blocks and pairs as text.
 pub(super) fn print_blocks(blocks: &Blocks) -> String {
@@ -83,7 +83,7 @@ pub(super) fn print_placed(placed: &Placed) -> String {
         let (peak, live) = (placement.peak_bytes, placement.live_bytes);
         let _ = writeln!(text, "{}: arena {peak}, alive {live}, offsets {:?}", segment.name, placement.offsets);
         if let Ok((op, alive)) = fullest(segment) {
-            let named = |(tensor, bytes): (Option<usize>, u32)| match tensor {
+            let named = |Alive { tensor, bytes }| match tensor {
                 Some(tensor) => {
                     format!("t{tensor} {:?} {:?} {bytes}", segment.shape(tensor), segment.tensors[tensor].1.element)
                 }
