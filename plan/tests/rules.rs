@@ -491,6 +491,7 @@ const OF_DENSE_HEADS: &[(Rule, &str, BreakParts)] = &[
     (Rule::Numeric, "no overlap that would do", |w| first(w, OpKind::Suppress).origin[1] = 0),
     (Rule::Geometry, "a third number", |w| first(w, OpKind::Suppress).origin[2] = 1),
     (Rule::KindKnown, "rows of boxes", |w| first(w, OpKind::Suppress).flags = plan::layout::PER_BOX),
+    (Rule::Reference, "no third map", |w| first(w, OpKind::Suppress).first_channel = plan::layout::NO_TENSOR),
     (Rule::Reference, "no second map", |w| first(w, OpKind::Suppress).input2 = TensorId(plan::layout::NO_TENSOR)),
     (Rule::Reference, "one map twice", |w| {
         let op = first(w, OpKind::Suppress);

@@ -287,7 +287,9 @@ fn pool(build: &mut Builder<'_>, geometry: &Geometry, maps: &[usize], raw: usize
     let record = build.op(OpKind::Pool, &[raw, maps[0], maps[1], maps[2]], content)?;
     let numbers = numbers::generator(geometry, build, Some((maps, pooled)))?;
     let together = POOL_BOXES.min(boxes);
-    let scratch = together * inputs + kernels::conv_scratch([1; 2], inputs as u16, together);
+    let wide = u16::try_from(inputs)
+        .map_err(|_| build.file.bad(format!("{name}: {inputs} values are pooled of a box; 65,535 at most")))?;
+    let scratch = together * inputs + kernels::conv_scratch([1; 2], wide, together);
     build.push_layer(record, (weights, numbers), scratch, (boxes * inputs * channels) as u64);
     Ok(content)
 }

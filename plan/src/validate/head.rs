@@ -326,6 +326,8 @@ fn suppress(image: &Image<'_>, op: &Op, output: &Tensor, at: At) -> Check {
     at.at_least(Rule::Numeric, op.origin[1].max(0) as u16, 1u8)?;
     at.equal(Rule::Geometry, op.origin[2] as u16, 0u8)?;
     let classes = image.meta().classes;
+    // The runtime reads three maps.
+    at.equal(Rule::Reference, u8::from(op.first_channel != NO_TENSOR), 1u8)?;
     let mut pairs = 0;
     for id in op.operands().into_iter().filter(|id| id.0 != NO_TENSOR) {
         let map = image.tensor(id);

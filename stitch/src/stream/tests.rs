@@ -247,3 +247,48 @@ fn streams_change_no_byte() {
     println!("{found}");
     assert!(drawn > 100 && chosen > 100 && smaller > 100 && stayed > 20, "{found}");
 }
+
+/// Segments of three families on three paths, of which the third segment may read a kept map.
+fn family(case: u64, kept: bool) -> Quantized {
+    let mut families = (0..3).map(|number| Builder::new(3 * case + number).build());
+    let mut family = families.next().expect("three");
+    family.segments.extend(families.map(|mut other| other.segments.remove(0)));
+    let path = |segments: &[usize]| IntegerPath { segments: segments.to_vec(), ..family.paths[0].clone() };
+    family.paths = [&[0, 1, 2][..], &[1, 0, 2], if kept { &[0, 1, 2] } else { &[1] }].map(path).to_vec();
+    if kept {
+        let map = family.segments[2].input;
+        family.kept = vec![family.segments[2].tensors[map]];
+        family.segments[2].keeps = vec![(0, map)];
+    }
+    family
+}
+
+#[test]
+fn strips_are_longer_only_where_a_path_needs_more_anyway() {
+    let [mut longer, mut whole_again] = [0; 2];
+    for case in 0..1_000 {
+        let kept = case % 2 == 1;
+        let whole = family(case, kept);
+        let peaks = |family: &Quantized| -> Vec<u32> {
+            family.segments.iter().map(|segment| peak_bytes(segment).expect("placed")).collect()
+        };
+        let best = |segment| best(segment, !kept, 0).expect("placed").map_or(u32::MAX, |streams| streams.peak);
+        let least: Vec<u32> =
+            whole.segments.iter().zip(peaks(&whole)).map(|(segment, peak)| peak.min(best(segment))).collect();
+        let streamed = stream(whole.clone(), true).expect("streamed");
+        let found = peaks(&streamed);
+        for part in whole.paths.iter().flat_map(|path| parts(&whole, path)).filter(|part| !part.is_empty()) {
+            let most = |peaks: &[u32]| part.iter().map(|&segment| peaks[segment]).max();
+            assert_eq!(most(&found), most(&least), "case {case}, {part:?}: {found:?} of {least:?}");
+        }
+        for (segment, (found, least)) in streamed.segments.iter().zip(found.iter().zip(&least)) {
+            let more = usize::from(found > least);
+            (whole_again, longer) =
+                if segment.held.is_empty() { (whole_again + more, longer) } else { (whole_again, longer + more) };
+        }
+    }
+    assert!(
+        longer > 5 && whole_again > 50,
+        "{longer} with longer strips than the least arena has, {whole_again} whole"
+    );
+}
