@@ -1,7 +1,5 @@
 //! Convolution, grouped or not. A dense layer is one whose window is the whole map.
 
-use core::ops::Range;
-
 use crate::element::{Element, saturated};
 use crate::isa::Isa;
 use crate::requant::Requant;
@@ -45,35 +43,7 @@ pub struct Conv<'a> {
     pub curve: Option<&'a [u8; 256]>,
 }
 
-/// Pixels of a line of a map that has its padding.
-#[allow(dead_code, reason = "of instruction sets that copy lines")]
-pub(crate) struct Line {
-    /// Of padding before those on the map; all, where none is.
-    pub before: usize,
-    /// On the map: their places in it, in pixels.
-    pub inside: Range<usize>,
-    /// Of padding behind them.
-    pub after: usize,
-}
-
 impl Conv<'_> {
-    /// The pixels of `columns` of row `y` of the input; rows and columns beside the map are padding.
-    #[allow(dead_code, reason = "of instruction sets that copy lines")]
-    #[inline(always)]
-    pub(crate) fn line(&self, y: isize, columns: Range<isize>) -> Line {
-        let (height, width) = (self.input.height as isize, self.input.width as isize);
-        let [start, end] = [columns.start, columns.end].map(|column| column.clamp(0, width));
-        if !(0..height).contains(&y) || start >= end {
-            return Line { before: columns.len(), inside: 0..0, after: 0 };
-        }
-        let place = |column: isize| (y * width + column) as usize;
-        Line {
-            before: (start - columns.start) as usize,
-            inside: place(start)..place(end),
-            after: (columns.end - end) as usize,
-        }
-    }
-
     /// Bytes of an output position.
     pub(crate) fn output_bytes(&self) -> usize {
         usize::from(self.output.channels) * self.to.bytes()

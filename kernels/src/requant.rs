@@ -34,7 +34,6 @@ pub(crate) fn is_shift(shift: u8) -> bool {
 
 /// Shifts for which one 32-bit sum and one shift are the whole rescale: the product's low word decides nothing from 33 on, and
 /// up to 54 the zero point, moved to the place of the result, leaves the sum below 2^31.
-#[allow(dead_code, reason = "of instruction sets with a rescale of their own")]
 #[inline(always)]
 pub(crate) fn is_short(shift: u8) -> bool {
     (33..=54).contains(&shift)

@@ -62,9 +62,9 @@ impl Isa for Avx512 {
     }
 
     #[inline(always)]
-    fn conv(self, op: &Conv<'_>, input: &[i8], output: &mut [i8], _scratch: &mut [i8], _short: bool) -> bool {
+    fn conv(self, op: &Conv<'_>, input: &[i8], output: &mut [i8], _scratch: &mut [i8], short: bool) -> bool {
         // SAFETY: `self` proves the features.
-        unsafe { winograd::conv(op, input, output) || conv::conv::<products::Words>(op, input, output) }
+        unsafe { winograd::conv(op, input, output, short) || conv::conv::<products::Words>(op, input, output, short) }
     }
 
     #[inline(always)]

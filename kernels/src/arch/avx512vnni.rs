@@ -43,7 +43,7 @@ impl Isa for Avx512Vnni {
     #[inline(always)]
     fn conv(self, op: &Conv<'_>, input: &[i8], output: &mut [i8], scratch: &mut [i8], short: bool) -> bool {
         // SAFETY: `self` proves the features.
-        let done = unsafe { avx512::conv::conv::<products::Bytes>(op, input, output) };
+        let done = unsafe { avx512::conv::conv::<products::Bytes>(op, input, output, short) };
         done || self.0.conv(op, input, output, scratch, short)
     }
 

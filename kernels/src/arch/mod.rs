@@ -11,6 +11,8 @@ mod bytes;
 mod dsp;
 #[cfg(target_arch = "aarch64")]
 mod i8mm;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod line;
 #[cfg(all(target_arch = "arm", feature = "mve"))]
 mod mve;
 #[cfg(target_arch = "aarch64")]

@@ -82,7 +82,8 @@ struct Part<'a, L: Leaf> {
     /// Rows and columns under all windows.
     rows: usize,
     columns: usize,
-    /// Columns of the strip that lie on the map, and the first one's column there; the others are padding in every row.
+    /// Columns of the strip that lie on the map, and the first one's column there, 0 if there is none; the others are padding
+    /// in every row.
     from: usize,
     to: usize,
     left: usize,
@@ -99,7 +100,8 @@ impl<'a, L: Leaf> Part<'a, L> {
         let from = (-left).clamp(0, columns as isize);
         let to = (op.input.width as isize - left).clamp(from, columns as isize);
         let zero = L::all(op.input_zero);
-        let (from, to, left) = (from as usize, to as usize, (left + from) as usize);
+        let left = if from < to { (left + from) as usize } else { 0 };
+        let (from, to) = (from as usize, to as usize);
         Self { op, column, count, rows, columns, from, to, left, zero, strip: [[zero; COLUMNS]; 3] }
     }
 

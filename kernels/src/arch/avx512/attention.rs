@@ -46,18 +46,18 @@ pub(in crate::arch) unsafe fn attention<P: Products>(
     output: &mut [i8],
 ) -> bool {
     let (keys, width, channels) = (op.keys(), usize::from(op.key.width), usize::from(op.value.width));
-    // In bytes, whole vectors.
-    let (lanes, width) = (keys.next_multiple_of(LANES), width.next_multiple_of(P::STEP));
-    let of_keys = lanes * width * size_of::<P::Value>();
+    let (columns, width) = (keys.next_multiple_of(LANES), width.next_multiple_of(P::STEP));
+    // In bytes: whole vectors, but for the queries behind them.
+    let of_keys = columns * width * size_of::<P::Value>();
     let of_values = 2 * keys.next_multiple_of(2) * channels.next_multiple_of(LANES);
     let of_scores = (4 * ROWS * keys).next_multiple_of(4 * LANES);
     let of_queries = ROWS * width * size_of::<P::Value>();
     let logit = Finish::new(0, [i8::MIN, i8::MAX], is_short(op.logit_shift));
     let finish = [logit, Finish::new(op.zero_point, [op.min, op.max], is_short(op.shift))];
     // Behind keys three vectors may be written before what lies there is.
-    with_room::<u8, ROOM>(4 * lanes + of_keys + of_values + of_scores + of_queries + 12 * LANES, |room| {
+    with_room::<u8, ROOM>(4 * columns + of_keys + of_values + of_scores + of_queries + 12 * LANES, |room| {
         let biases = room.cast();
-        let keys = room.wrapping_add(4 * lanes);
+        let keys = room.wrapping_add(4 * columns);
         let values = keys.wrapping_add(of_keys);
         let scores = values.wrapping_add(of_values);
         let queries = scores.wrapping_add(of_scores);

@@ -7,13 +7,12 @@
 use core::arch::x86_64::__m512i;
 
 use super::ROOM;
-use super::products::{Products, VECTORS, Weights};
+use super::products::{MOST, Products, Weights};
 use super::rescale::{Finish, Table};
 use super::strip::Strip;
 use super::tile::{Factors, LANES, ROWS, rows, tiles, vectors};
 use crate::arch::room::with_room;
 use crate::conv::{Conv, row_len};
-use crate::requant::are_short;
 
 /// Most bytes of a strip, and of packed weights.
 const STRIP: usize = 320 << 10;
@@ -48,12 +47,12 @@ impl Outputs {
     }
 }
 
-/// Runs a checked convolution, if it has the positions and channels that packing pays for.
+/// Runs a checked convolution, if it has the positions and channels that packing pays for; `short` as for [`Finish::of_conv`].
 ///
 /// # Safety
 /// The CPU has the instruction set of the products.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-pub(in crate::arch) unsafe fn conv<P: Products>(op: &Conv<'_>, input: &[i8], output: &mut [i8]) -> bool {
+pub(in crate::arch) unsafe fn conv<P: Products>(op: &Conv<'_>, input: &[i8], output: &mut [i8], short: bool) -> bool {
     let (outputs, groups) = (usize::from(op.output.channels), usize::from(op.groups));
     let channels = usize::from(op.input.channels) / groups;
     let positions = output.len() / op.output_bytes();
@@ -68,6 +67,7 @@ pub(in crate::arch) unsafe fn conv<P: Products>(op: &Conv<'_>, input: &[i8], out
     let Some(band) = strip.band(STRIP / size) else { return false };
     let band = band.min(positions);
     let values = strip.len(band).next_multiple_of(64);
+    let finish = Finish::of_conv(op, short);
     // Behind the weights a vector of channels may be written to whole sixteens of their values.
     most > 0
         && with_room::<P::Value, ROOM>(values + most * of_vector + 12 * LANES, |room| {
@@ -85,7 +85,7 @@ pub(in crate::arch) unsafe fn conv<P: Products>(op: &Conv<'_>, input: &[i8], out
                     // SAFETY: there is room for a strip of `band` positions, and behind it for `most` vectors of weights.
                     unsafe {
                         strip.fill(input, group * channels, start, count, room);
-                        group_of::<P>(op, group, &factors, &strip, [start, count], most, output);
+                        group_of::<P>(finish, group, &factors, &strip, [start, count], most, output);
                     }
                 }
             }
@@ -98,7 +98,7 @@ pub(in crate::arch) unsafe fn conv<P: Products>(op: &Conv<'_>, input: &[i8], out
 /// The strip is that of these positions; there is room for `most` vectors of weights at `columns`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 unsafe fn group_of<P: Products>(
-    op: &Conv<'_>,
+    finish: Finish,
     group: usize,
     factors: &Factors<P::Value>,
     strip: &Strip<'_>,
@@ -106,10 +106,10 @@ unsafe fn group_of<P: Products>(
     most: usize,
     output: &mut [i8],
 ) {
+    let op = strip.op;
     let per_group = usize::from(op.output.channels) / usize::from(op.groups);
     let (row, pitch) = (row_len(op.window.kernel, strip.channels), op.output_bytes());
-    let finish = Finish::of_conv(op, are_short(op.requant.shift));
-    let mut biases = [0; VECTORS * LANES];
+    let mut biases = [0; MOST * LANES];
     let mut done = 0;
     while done < per_group {
         let first = group * per_group + done;

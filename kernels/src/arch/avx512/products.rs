@@ -10,7 +10,7 @@ use super::tile::{Factors, LANES, ROWS};
 use crate::conv::Packing;
 
 /// Most vectors of a tile.
-pub(in crate::arch) const VECTORS: usize = 3;
+pub(in crate::arch) const MOST: usize = 3;
 
 /// Weights of some channels as they lie in an image.
 pub(in crate::arch) struct Weights<'a> {
@@ -41,7 +41,7 @@ pub(in crate::arch) trait Products {
     unsafe fn pack(
         weights: &Weights<'_>,
         table: Table,
-        biases: &mut [i32; VECTORS * LANES],
+        biases: &mut [i32; MOST * LANES],
         room: *mut Self::Value,
     ) -> (*const Self::Value, Table);
 
@@ -67,10 +67,10 @@ pub(in crate::arch) trait Products {
         put: impl FnOnce([[__m512i; VECTORS]; COUNT]),
     );
 
-    /// The same of values of 16 bits, columns as [`Factors::wide`] has them.
+    /// The same of values of 16 bits and rows of one line, columns as [`Factors::wide`] has them.
     ///
     /// # Safety
-    /// As [`Self::tile`].
+    /// As [`Self::tile`]; rows are of one line.
     unsafe fn mixed<const COUNT: usize, const VECTORS: usize>(
         factors: &Factors,
         places: &[usize; ROWS],
@@ -90,7 +90,7 @@ impl Products for Words {
     unsafe fn pack(
         weights: &Weights<'_>,
         table: Table,
-        _: &mut [i32; VECTORS * LANES],
+        _: &mut [i32; MOST * LANES],
         room: *mut i16,
     ) -> (*const i16, Table) {
         let &Weights { bytes, row, vectors, lines, line, .. } = weights;

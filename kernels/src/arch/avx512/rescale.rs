@@ -121,9 +121,7 @@ impl Constants {
         let odd = _mm512_srli_epi64::<32>(multiplier);
         Self { bias, multiplier, odd, half: _mm512_add_epi32(half, zero), shift, shifts, mask }
     }
-}
 
-impl Constants {
     /// With other biases.
     pub(super) fn with_bias(self, bias: __m512i) -> Self {
         Self { bias, ..self }

@@ -1,4 +1,4 @@
-//! A band of a map as values of 16 bits, with its padding, so that each window is some lines of it.
+//! A band of a map with its padding, each value as a [`Value`], so that each window is some lines of it.
 
 use core::arch::x86_64::{
     __mmask32, _mm256_loadu_si256, _mm256_maskz_loadu_epi8, _mm512_cvtepi8_epi16, _mm512_mask_storeu_epi16,
@@ -7,8 +7,9 @@ use core::arch::x86_64::{
 use core::ops::Range;
 
 use super::tile::{DEPTH, ROWS};
+use crate::arch::line::Line;
 use crate::arch::unsigned;
-use crate::conv::{Conv, Line};
+use crate::conv::Conv;
 
 /// What a strip holds of a value of the map.
 pub(in crate::arch) trait Value: Copy {
@@ -29,16 +30,34 @@ pub(in crate::arch) trait Value: Copy {
 impl Value for i16 {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-    unsafe fn copy(values: &[i8], to: *mut Self) -> *mut Self {
-        // SAFETY: as the caller says.
-        unsafe { widen(values, to) }
+    unsafe fn copy(values: &[i8], mut to: *mut Self) -> *mut Self {
+        let (blocks, rest) = unsigned(values).as_chunks::<32>();
+        for block in blocks {
+            // SAFETY: 32 bytes are read, and 32 values of the room are written; a vector may lie at any address.
+            unsafe { _mm512_storeu_si512(to.cast(), _mm512_cvtepi8_epi16(_mm256_loadu_si256(block.as_ptr().cast()))) };
+            to = to.wrapping_add(32);
+        }
+        let mask = mask(rest.len());
+        // SAFETY: only lanes of the mask are read and written.
+        unsafe {
+            let values = _mm512_cvtepi8_epi16(_mm256_maskz_loadu_epi8(mask, rest.as_ptr().cast()));
+            _mm512_mask_storeu_epi16(to, mask, values);
+        }
+        to.wrapping_add(rest.len())
     }
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-    unsafe fn fill(value: i8, count: usize, to: *mut Self) -> *mut Self {
-        // SAFETY: as the caller says.
-        unsafe { fill(value, count, to) }
+    unsafe fn fill(value: i8, count: usize, mut to: *mut Self) -> *mut Self {
+        let values = _mm512_set1_epi16(value.into());
+        for _ in 0..count / 32 {
+            // SAFETY: 32 values of the room.
+            unsafe { _mm512_storeu_si512(to.cast(), values) };
+            to = to.wrapping_add(32);
+        }
+        // SAFETY: only lanes of the mask are written.
+        unsafe { _mm512_mask_storeu_epi16(to, mask(count % 32), values) };
+        to.wrapping_add(count % 32)
     }
 }
 
@@ -47,7 +66,7 @@ const BEHIND: usize = DEPTH;
 
 /// How the windows of one group lie in its strips.
 pub(in crate::arch) struct Strip<'a> {
-    op: &'a Conv<'a>,
+    pub(super) op: &'a Conv<'a>,
     /// Channels of the group.
     pub(super) channels: usize,
     /// Lines of a window, and values of a line. A window of one pixel is one line; its positions follow each other.
@@ -201,44 +220,4 @@ impl<'a> Strip<'a> {
 /// The first `count` lanes.
 pub(super) fn mask(count: usize) -> __mmask32 {
     ((1u64 << count) - 1) as __mmask32
-}
-
-/// Writes the values in 16 bits; returns where they end.
-///
-/// # Safety
-/// There is room for them.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn widen(values: &[i8], mut to: *mut i16) -> *mut i16 {
-    let (blocks, rest) = unsigned(values).as_chunks::<32>();
-    for block in blocks {
-        // SAFETY: 32 bytes are read, and 32 values of the room are written; a vector may lie at any address.
-        unsafe { _mm512_storeu_si512(to.cast(), _mm512_cvtepi8_epi16(_mm256_loadu_si256(block.as_ptr().cast()))) };
-        to = to.wrapping_add(32);
-    }
-    let mask = mask(rest.len());
-    // SAFETY: only lanes of the mask are read and written.
-    unsafe {
-        let values = _mm512_cvtepi8_epi16(_mm256_maskz_loadu_epi8(mask, rest.as_ptr().cast()));
-        _mm512_mask_storeu_epi16(to, mask, values);
-    }
-    to.wrapping_add(rest.len())
-}
-
-/// Writes a value `count` times; returns where they end.
-///
-/// # Safety
-/// There is room for them.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn fill(value: i8, count: usize, mut to: *mut i16) -> *mut i16 {
-    let values = _mm512_set1_epi16(value.into());
-    for _ in 0..count / 32 {
-        // SAFETY: 32 values of the room.
-        unsafe { _mm512_storeu_si512(to.cast(), values) };
-        to = to.wrapping_add(32);
-    }
-    // SAFETY: only lanes of the mask are written.
-    unsafe { _mm512_mask_storeu_epi16(to, mask(count % 32), values) };
-    to.wrapping_add(count % 32)
 }

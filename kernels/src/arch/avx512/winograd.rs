@@ -27,7 +27,6 @@ use super::strip::{Strip, mask};
 use super::tile::{self, DEPTH, Factors, HALVES, LANES, ROWS};
 use crate::arch::room::with_room;
 use crate::conv::{Conv, Packing, row_len};
-use crate::requant::are_short;
 use crate::shape::Shape;
 
 /// Places of a tile of the map, or of its transform.
@@ -42,6 +41,7 @@ const CHANNELS: RangeInclusive<usize> = 8..=3600;
 /// What a band of tiles needs. A tile is 2x2 outputs; at the right and at the bottom some of it may lie outside.
 struct Band<'a> {
     op: &'a Conv<'a>,
+    finish: Finish,
     strip: Strip<'a>,
     /// Tiles of a row, and of the band.
     across: usize,
@@ -71,9 +71,9 @@ const fn apart(values: usize) -> usize {
     values + 32
 }
 
-/// Runs a checked convolution, if it is one of 3x3 in steps of one, large enough.
+/// Runs a checked convolution, if it is one of 3x3 in steps of one, large enough; `short` as for [`Finish::of_conv`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-pub(super) fn conv(op: &Conv<'_>, input: &[i8], output: &mut [i8]) -> bool {
+pub(super) fn conv(op: &Conv<'_>, input: &[i8], output: &mut [i8], short: bool) -> bool {
     let (outputs, groups) = (usize::from(op.output.channels), usize::from(op.groups));
     let channels = usize::from(op.input.channels) / groups;
     let positions = output.len() / op.output_bytes();
@@ -95,6 +95,7 @@ pub(super) fn conv(op: &Conv<'_>, input: &[i8], output: &mut [i8]) -> bool {
     let fits = |rows: &usize| need(*rows).iter().sum::<usize>() + weights <= ROOM / size_of::<i16>();
     let Some(band) = (1..=rows).rev().find(fits) else { return false };
     let [of_strip, of_maps] = need(band);
+    let finish = Finish::of_conv(op, short);
     with_room::<i16, ROOM>(of_strip + of_maps + weights, |room| {
         let maps = room.wrapping_add(of_strip);
         for group in 0..groups {
@@ -102,7 +103,7 @@ pub(super) fn conv(op: &Conv<'_>, input: &[i8], output: &mut [i8]) -> bool {
                 let count = band.min(rows - row);
                 let strip = Strip::new(&whole, channels);
                 let (tiles, top, weights) = (count * across, 2 * row, maps.wrapping_add(of_maps));
-                let band = Band { op, strip, across, tiles, top, depth, maps, weights };
+                let band = Band { op, finish, strip, across, tiles, top, depth, maps, weights };
                 let positions = [top * usize::from(width), 2 * tiles * 2];
                 // SAFETY: there is room for the strip of a band's positions, for its tiles, and for weights.
                 unsafe {
@@ -209,10 +210,9 @@ impl Band<'_> {
     /// The maps are written, and there is room for weights.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
     unsafe fn group(&self, group: usize, output: &mut [i8]) {
-        let op = self.op;
+        let (op, finish) = (self.op, self.finish);
         let per_group = usize::from(op.output.channels) / usize::from(op.groups);
         let row = row_len(op.window.kernel, self.strip.channels);
-        let finish = Finish::of_conv(op, are_short(op.requant.shift));
         for done in (0..per_group).step_by(LANES) {
             let (first, left) = (group * per_group + done, LANES.min(per_group - done));
             let Some(rows) = op.weights.get(first * row..(first + left) * row) else { return };

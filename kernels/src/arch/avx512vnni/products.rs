@@ -12,7 +12,7 @@ use core::array::from_fn;
 use core::ptr::null;
 
 use crate::arch::avx512::pack::put_words;
-use crate::arch::avx512::products::{Products, VECTORS, Weights};
+use crate::arch::avx512::products::{MOST, Products, Weights};
 use crate::arch::avx512::rescale::{Table, lanes};
 use crate::arch::avx512::strip::Value;
 use crate::arch::avx512::tile::{Factors, LANES, ROWS};
@@ -73,33 +73,30 @@ impl Products for Bytes {
     unsafe fn pack(
         weights: &Weights<'_>,
         table: Table,
-        biases: &mut [i32; VECTORS * LANES],
+        biases: &mut [i32; MOST * LANES],
         room: *mut u8,
     ) -> (*const u8, Table) {
         let &Weights { bytes, vectors, lines, line, .. } = weights;
         let of_vector = lines * line.div_ceil(Self::STEP) * BYTES;
-        let mut columns = room.cast_const();
-        let mut to = Some(room);
-        if weights.packing == Packing::Rows {
-            // SAFETY: as the caller says.
-            unsafe { interleave(weights, room) };
-            to = None;
-        } else {
-            columns = bytes.as_ptr();
-            if columns.addr().is_multiple_of(BYTES) {
-                to = None;
+        let (columns, copy) = match weights.packing {
+            Packing::Rows => {
+                // SAFETY: as the caller says.
+                unsafe { interleave(weights, room) };
+                (room.cast_const(), None)
             }
-        }
+            Packing::Blocks if bytes.as_ptr().addr().is_multiple_of(BYTES) => (bytes.as_ptr(), None),
+            Packing::Blocks => (bytes.as_ptr(), Some(room)),
+        };
         for (vector, biases) in biases.as_chunks_mut::<LANES>().0.iter_mut().enumerate().take(vectors) {
             let columns = columns.wrapping_add(vector * of_vector);
-            let to = to.map(|to| to.wrapping_add(vector * of_vector));
+            let copy = copy.map(|copy| copy.wrapping_add(vector * of_vector));
             // SAFETY: the weights of 16 channels, and as much room; 16 words.
             unsafe {
-                let offsets = _mm512_sub_epi32(table.biases(vector * LANES), offsets(columns, of_vector, to));
+                let offsets = _mm512_sub_epi32(table.biases(vector * LANES), offsets(columns, of_vector, copy));
                 _mm512_storeu_si512(biases.as_mut_ptr().cast(), offsets);
             }
         }
-        (to.map_or(columns, |to| to.cast_const()), table.with_bias(biases.as_ptr()))
+        (copy.map_or(columns, |copy| copy.cast_const()), table.with_bias(biases.as_ptr()))
     }
 
     #[inline]
@@ -256,16 +253,17 @@ unsafe fn sums<const COUNT: usize, const VECTORS: usize>(
     sums
 }
 
-/// [`Factors::wide`] by `vpdpwssd`: product and sum in one.
+/// [`Factors::wide`] of one line by `vpdpwssd`: product and sum in one.
 ///
 /// # Safety
-/// Rows and columns have what the lengths say.
+/// Rows, of one line, and columns have what the lengths say.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn sums_of_words<const COUNT: usize, const VECTORS: usize>(
     factors: &Factors,
     places: &[usize; ROWS],
 ) -> [[__m512i; VECTORS]; COUNT] {
+    debug_assert_eq!(factors.lines, 1);
     let mut sums = [[_mm512_setzero_si512(); VECTORS]; COUNT];
     let mut columns = factors.columns;
     let rows: [*const i16; COUNT] = from_fn(|row| factors.rows.wrapping_add(places[row]));

@@ -5,7 +5,8 @@ use core::ops::Range;
 
 use super::conv::ROWS;
 use super::product::next;
-use crate::conv::{Conv, Line};
+use crate::arch::line::Line;
+use crate::conv::Conv;
 
 /// Bytes that a band should not exceed: its windows are read again for each block of channels.
 const BAND: usize = 32 << 10;
