@@ -42,7 +42,7 @@ rules! {
     Partition = 14, "Segments, configs and their ranges follow one another without gap or overlap.";
     Geometry = 15, "The shapes and elements of an op agree with its kind, window, groups and steps.";
     Numeric = 16, "Sums cannot overflow: reductions, biases, multipliers and shifts are in range.";
-    WriteBeforeRead = 17, "A tensor of the segment is written once, whole, and before it is read; a streamed one by the next op alone.";
+    WriteBeforeRead = 17, "A tensor of the segment is written once, whole, and before it is read; a streamed one by the next op alone; rows of patches or boxes behind their count, by ops on such rows.";
     Placement = 18, "Live tensors and scratch are aligned, apart and inside the segment's peak, but a sum may lie on its first operand; kept maps likewise in theirs.";
     SegmentEnds = 19, "A segment's first and last tensors are those of its cuts and lie at the two ends, or both at the first.";
     Costs = 20, "There is one cost per target and segment; no bound is below its prediction; a second has ticks.";

@@ -352,7 +352,8 @@ fn lifetimes(image: &Image<'_>, record: &Segment, own: &impl Fn(TensorId) -> Opt
         }
     }
     let output = image.tensor(record.output);
-    segment_at.equal(Rule::WriteBeforeRead, get(&written, local(record.output, segment_at)?), output.shape[2])
+    segment_at.equal(Rule::WriteBeforeRead, get(&written, local(record.output, segment_at)?), output.shape[2])?;
+    head::parts(image, record)
 }
 
 /// V20: what the targets pay.

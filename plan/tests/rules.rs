@@ -467,6 +467,15 @@ const OF_DETECTORS: &[(Rule, &str, BreakParts)] = &[
         let at = first(w, OpKind::Mix).multiplier as usize;
         w.data[at + 3] = 0xff;
     }),
+    (Rule::WriteBeforeRead, "all rows of what was written for the boxes that there are", |w| {
+        let of_boxes = |op: &&mut Op| op.kind == OpKind::LayerNorm && op.flags == plan::layout::PER_BOX;
+        w.ops.iter_mut().find(of_boxes).expect("the sample has it").flags = 0;
+    }),
+    (Rule::Geometry, "a window on the rows of another patch", |w| {
+        let of_patches = |op: &&Op| op.kind == OpKind::Windows && op.flags == plan::layout::PER_PATCH;
+        let at = w.ops.iter().find(of_patches).expect("the sample has it").weights as usize;
+        w.data[at + 4..at + 6].fill(0);
+    }),
     (Rule::Numeric, "a picture without a side", |w| first(w, OpKind::Detect).factors[0] = 0),
     (Rule::Geometry, "classes of another number", |w| {
         (w.meta.classes, w.meta.labels.len) = (1, 4);
@@ -491,6 +500,10 @@ const OF_DENSE_HEADS: &[(Rule, &str, BreakParts)] = &[
     (Rule::Numeric, "no overlap that would do", |w| first(w, OpKind::Suppress).origin[1] = 0),
     (Rule::Geometry, "a third number", |w| first(w, OpKind::Suppress).origin[2] = 1),
     (Rule::KindKnown, "rows of boxes", |w| first(w, OpKind::Suppress).flags = plan::layout::PER_BOX),
+    (Rule::WriteBeforeRead, "rows of patches that nobody counts", |w| {
+        let conv = w.ops.iter_mut().rev().find(|op| op.kind == OpKind::Conv).expect("the sample has it");
+        conv.flags = plan::layout::PER_PATCH;
+    }),
     (Rule::Reference, "no third map", |w| first(w, OpKind::Suppress).first_channel = plan::layout::NO_TENSOR),
     (Rule::Reference, "no second map", |w| first(w, OpKind::Suppress).input2 = TensorId(plan::layout::NO_TENSOR)),
     (Rule::Reference, "one map twice", |w| {

@@ -3,14 +3,14 @@
 use super::op::{data, requantisation, rescale, same};
 use super::{At, Check};
 use crate::bytes::Field;
-use crate::error::Rule;
+use crate::error::{Rule, Section};
 use crate::image::Image;
 use crate::layout::{
     AT_PATCHES, DETECTION_LEN, HEAD_MAPS, IF_PATCHES, IN_BLOCKS, MAX_ANCHORS, MAX_BIAS, MAX_DETECTIONS,
     MAX_NORM_CHANNELS, MAX_REDUCTION, NO_TENSOR, PER_BOX, PER_PATCH, REFINES, STREAMED, WITH_BIAS, WITH_BIAS_MAP,
     WITH_CURVE,
 };
-use crate::record::{Attention, Element, Generator, Mixing, Op, OpKind, Sampling, Tensor, TensorId};
+use crate::record::{Attention, Element, Generator, Mixing, Op, OpId, OpKind, Sampling, Segment, Tensor, TensorId};
 
 /// Logarithm of a map's stride at most; sides of patches stay below 4096 pixels.
 const MAX_STRIDE_LOG2: u8 = 7;
@@ -64,6 +64,74 @@ pub(super) fn flags(image: &Image<'_>, op: &Op, at: At) -> Check {
         }
         _ => Ok(()),
     }
+}
+
+const PARTS: u16 = PER_PATCH | PER_BOX | IF_PATCHES;
+
+/// Rows that an op writes: all, or those of the patches or boxes that there are.
+fn written(op: &Op) -> u16 {
+    match op.kind {
+        OpKind::Pool | OpKind::Position | OpKind::Overlap | OpKind::Sample | OpKind::Mix => PER_BOX,
+        _ => op.flags & PARTS,
+    }
+}
+
+/// Rows that an op reads of one of its operands.
+fn read(op: &Op, operand: usize) -> u16 {
+    match (op.kind, operand) {
+        (OpKind::Pool, 0) => PER_PATCH,
+        (OpKind::Sample, 0) | (OpKind::Position | OpKind::Overlap | OpKind::Mix | OpKind::Detect, _) => PER_BOX,
+        _ => op.flags & PARTS,
+    }
+}
+
+/// V17 for maps that are written in part: the rows of what is not there hold what was in the arena before. Patches are counted by the
+/// one `Select`, boxes by the one `Pool`, and what runs on them comes behind.
+pub(super) fn parts(image: &Image<'_>, segment: &Segment) -> Check {
+    if !cfg!(feature = "detector") {
+        return Ok(());
+    }
+    let ops = || (segment.first_op..segment.first_op + segment.ops).map(OpId);
+    let writer = |id: TensorId| ops().map(|op| image.op(op)).find(|op| op.output == id);
+    let [mut patches, mut boxes] = [0u8; 2];
+    for id in ops() {
+        let at = At { section: Section::Ops, record: id.index() };
+        let op = image.op(id);
+        boxes += u8::from(op.kind == OpKind::Pool);
+        at.at_most(Rule::WriteBeforeRead, boxes, 1u8)?;
+        let counted = match written(&op) | read(&op, 0) {
+            0 => 1,
+            rows if rows & PER_BOX == 0 => patches,
+            // The patches of a `Pool` may be none.
+            _ => boxes,
+        };
+        at.equal(Rule::WriteBeforeRead, counted, 1u8)?;
+        patches += u8::from(op.kind == OpKind::Select);
+        at.at_most(Rule::WriteBeforeRead, patches, 1u8)?;
+        for (number, operand) in op.operands().into_iter().enumerate().filter(|(_, id)| id.0 != NO_TENSOR) {
+            let (found, read) = (writer(operand).map_or(0, |op| written(&op)), read(&op, number));
+            let fits = found == 0 || found == read || (found == IF_PATCHES && read == PER_PATCH);
+            at.equal(Rule::WriteBeforeRead, u8::from(fits), 1u8)?;
+            if op.kind == OpKind::Windows && found == PER_PATCH {
+                own_rows(image, &op, at)?;
+            }
+        }
+    }
+    let at = At { section: Section::Segments, record: 0 };
+    at.equal(Rule::WriteBeforeRead, writer(segment.output).map_or(0, |op| written(&op)), 0u8)
+}
+
+/// A window of each patch lies on the rows of that patch.
+fn own_rows(image: &Image<'_>, op: &Op, at: At) -> Check {
+    at.equal(Rule::Geometry, op.flags & AT_PATCHES, 0u8)?;
+    let rows = i32::from(image.tensor(op.input).shape[0] / image.meta().patches.max(1));
+    let corners = image.data(op.weights, 4 * usize::from(op.groups)).as_chunks::<4>().0;
+    for (&[low, high, ..], first) in corners.iter().zip((0..).step_by(rows.max(1) as usize)) {
+        let top = i32::from(i16::from_le_bytes([low, high])) + i32::from(op.origin[0]);
+        let inside = first <= top && top + i32::from(op.kernel[0]) <= first + rows;
+        at.equal(Rule::Geometry, u8::from(inside), 1u8)?;
+    }
+    Ok(())
 }
 
 /// The map that is an attention's bias.
