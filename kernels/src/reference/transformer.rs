@@ -80,11 +80,19 @@ pub fn layer_norm(op: &LayerNorm<'_>, input: &[i8], output: &mut [i8]) {
     }
 }
 
-/// A line, and four steps of Newton.
+/// The nearest to `2^15 / √v` at the 64th that v begins with, and two steps of Newton.
 fn reciprocal_root(w: i128) -> i128 {
-    let slope = 654_252_400;
-    let mut r = floor(7 * slope, 2) - floor(w * slope, 32);
-    for _ in 0..4 {
+    let begin = floor(w, 24);
+    let mut r = 0;
+    for bit in (0..16).rev() {
+        // r - 1/2 is not above 2^15 / √v, v = begin / 64.
+        let next = r + (1 << bit);
+        if (2 * next - 1) * (2 * next - 1) * begin <= 1 << 38 {
+            r = next;
+        }
+    }
+    r <<= 15;
+    for _ in 0..2 {
         r = floor(r * ((3 << 30) - floor(floor(r * r, 30) * w, 30)), 31);
     }
     r
@@ -98,11 +106,7 @@ fn weights(keys: usize, logit: impl Fn(usize) -> i64, mut weight: impl FnMut(usi
         if whole >= 20 { 0 } else { (i64::from(EXP2[fraction as usize]) * 32).div_euclid(1 << whole) }
     };
     let sum: i64 = (0..keys).map(power).sum();
-    let mut zeros = 0;
-    while sum << (zeros + 1) < 1 << 32 {
-        zeros += 1;
-    }
-    let factor = ((0xffff_ffff / ((sum << zeros) / 65_536)) << zeros) / 2;
+    let factor = (1 << 47) / sum;
     for key in 0..keys {
         weight(key, (power(key) * factor + (1 << 31)).div_euclid(1 << 32).min(32_767));
     }
