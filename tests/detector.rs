@@ -8,26 +8,28 @@ use plan::layout::{PER_BOX, PER_PATCH};
 use plan::{ConfigId, Image, SegmentId};
 use runtime::{Detection, Engine, Progress};
 use stitch::detection::coco::BoxSet;
-use stitch::family;
+use stitch::error::Error;
+use stitch::family::{self, FamilySpec, Limits};
+use stitch::frontier::Keep;
 use stitch::images::ImageSet;
 use stitch::pipeline::{self, Compiled, Options, Quiet, Scoring, Stage};
 use support::onnx::noise;
 
 /// A bundled family, compiled.
 fn compiled(name: &str) -> Vec<u8> {
-    compiled_with(name, None)
+    compile(&spec(name)).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// The same with another head.
-fn compiled_with(name: &str, head: Option<PathBuf>) -> Vec<u8> {
+/// The description of a bundled family.
+fn spec(name: &str) -> FamilySpec {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models").join(name).join("family.toml");
-    let mut spec = family::read(&path).unwrap_or_else(|error| panic!("{error}"));
-    if let (Some(detector), Some(head)) = (&mut spec.detector, head) {
-        detector.head = head;
-    }
+    family::read(&path).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn compile(spec: &FamilySpec) -> Result<Vec<u8>, Error> {
     let options = Options { score_images: 2, scoring: Scoring::Here, stop_after: Stage::Verify, auto16: None };
-    match pipeline::compile(&spec, options, &Quiet).unwrap_or_else(|error| panic!("{error}")) {
-        Compiled::Image(bytes) => bytes,
+    match pipeline::compile(spec, options, &Quiet)? {
+        Compiled::Image(bytes) => Ok(bytes),
         stopped => panic!("{stopped:?}"),
     }
 }
@@ -98,6 +100,30 @@ fn no_map_makes_the_dense_head_do_more_than_its_cap() {
     adversarial(&Image::parse(&bytes).expect("the compiler writes valid images"));
 }
 
+/// What ships is within the limits of the description, also where a head follows.
+#[test]
+fn limits_decide_which_configs_ship() {
+    let mut spec = spec("blood-cells-dense");
+    let mut ships = |limits: Limits| {
+        spec.limits = limits;
+        compile(&spec).map(|bytes| {
+            let image = Image::parse(&bytes).expect("the compiler writes valid images");
+            let names = (0..image.configs()).map(|id| image.config_name(ConfigId(id)).to_string());
+            (names.collect::<Vec<_>>(), bytes.len())
+        })
+    };
+    let all = Limits { keep: Keep::All, ..Limits::default() };
+    let (names, bytes) = ships(all).expect("no limit");
+    assert_eq!(names.len(), 6);
+    let (few, less) = ships(Limits { configs: Some(3), ..all }).expect("anchors and one more");
+    assert_eq!((&few[..2], few.len()), (&["small".to_string(), "large".to_string()][..], 3));
+    assert!(less < bytes && few.iter().all(|name| names.contains(name)));
+    let (short, size) = ships(Limits { flash_bytes: Some(less as u64), ..all }).expect("as many as fit");
+    assert!((2..6).contains(&short.len()) && size <= less);
+    let refused = ships(Limits { arena_bytes: Some(100_000), ..all }).expect_err("no anchor fits");
+    assert!(refused.to_string().contains("limits.arena_bytes is 100000"), "{refused}");
+}
+
 /// Runs the head on maps that no backbone would make; the most patches and boxes that it had.
 fn adversarial(image: &Image<'_>) -> (usize, usize) {
     let last = image.config(ConfigId(0)).segments - 1;
@@ -164,7 +190,9 @@ fn without_probing() -> PathBuf {
 
 #[test]
 fn a_head_without_probing_differs_on_those_pictures_only_that_ask_for_a_patch() {
-    let images = [compiled("blood-cells"), compiled_with("blood-cells", Some(without_probing()))];
+    let mut other = spec("blood-cells");
+    other.detector.as_mut().expect("it is one").head = without_probing();
+    let images = [compiled("blood-cells"), compile(&other).unwrap_or_else(|error| panic!("{error}"))];
     let images = images.each_ref().map(|bytes| Image::parse(bytes).expect("the compiler writes valid images"));
     let pictures = test_pictures(&images[0]);
     // Whether a picture asks, and whether it gives the same.

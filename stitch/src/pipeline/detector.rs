@@ -14,8 +14,9 @@ use crate::error::Error;
 use crate::family::{FamilySpec, InputSpec};
 use crate::head::{self, HeadFile};
 use crate::images::normalised;
+use crate::network::Placed;
 use crate::quantize::Pixels;
-use crate::{calibrate, emit, learn, place, quantize, stream, verify};
+use crate::{calibrate, emit, frontier, learn, place, quantize, stream, verify};
 
 /// Pictures behind ranges.
 const CALIBRATION: usize = 64;
@@ -57,14 +58,14 @@ pub(super) fn compile(
         return Ok(Compiled::Stopped(text::print_quantized(&quantized)));
     }
     begin(Stage::Place, 0);
-    let placed = place::place(stream::stream(quantized, spec.streams)?)?;
+    let mut placed = place::place(stream::stream(quantized, spec.streams)?)?;
     if options.stop_after == Stage::Place {
         return Ok(Compiled::Stopped(text::print_placed(&placed)));
     }
     let labels = super::labels(spec);
     let cost = CostModel::cortex_m4f();
-    let emit = |measured: &Measured| emit::emit(&placed, &labels, &cost, measured);
-    let bytes = emit(&Measured::default())?;
+    let emit = |placed: &Placed, measured: &Measured| emit::emit(placed, &labels, &cost, measured);
+    let bytes = emit(&placed, &Measured::default())?;
     let image = plan::Image::parse(&bytes)?;
     let shape = [spec.input.height, spec.input.width];
     let first = pixels(&data.test, 0, shape)?;
@@ -73,22 +74,32 @@ pub(super) fn compile(
     let input: Vec<i8> = first.iter().enumerate().map(value).collect();
     let outputs = verify::agreed_outputs(&image, &input)?;
     let mut measured = Measured { input, outputs, ..Measured::default() };
-    if options.scoring == Scoring::Here {
-        begin(Stage::Evaluate, data.test.pictures.len());
-        let of_10_000 = |part: f64| (part * 10_000.0).round() as u16;
-        let found = scores(&image, &data.test, &advance)?;
-        measured.images = data.test.pictures.len();
-        measured.scores = found.iter().map(|scores| of_10_000(scores.ap50())).collect();
-        let floats: HashMap<String, f64> = head.entry("float_ap50").unwrap_or_default();
-        let float = |path: &crate::network::Path| floats.get(&path.name).map_or(0, |&part| of_10_000(part));
-        measured.float_scores = calibrated.stitched.paths.iter().map(float).collect();
+    if options.scoring == Scoring::Later {
+        let bytes = emit(&placed, &measured)?;
+        begin(Stage::Verify, 0);
+        verify::verify(&bytes)?;
+        return Ok(Compiled::Image(bytes));
     }
+    begin(Stage::Evaluate, data.test.pictures.len());
+    let of_10_000 = |part: f64| (part * 10_000.0).round() as u16;
+    let found = scores(&image, &data.test, &advance)?;
+    measured.images = data.test.pictures.len();
+    measured.scores = found.iter().map(|scores| of_10_000(scores.ap50())).collect();
+    let floats: HashMap<String, f64> = head.entry("float_ap50").unwrap_or_default();
+    let float = |path: &crate::network::Path| floats.get(&path.name).map_or(0, |&part| of_10_000(part));
+    measured.float_scores = calibrated.stitched.paths.iter().map(float).collect();
     if options.stop_after == Stage::Evaluate {
         return Ok(Compiled::Stopped(text::print_scores(&placed, &measured)));
     }
+    begin(Stage::Frontier, 0);
+    let choice = super::choose(&image, &placed, &measured, &spec.limits, emit)?;
+    if options.stop_after == Stage::Frontier {
+        return Ok(Compiled::Stopped(choice.to_string()));
+    }
+    frontier::retain(&mut placed, &mut measured, &choice.kept());
     begin(Stage::Emit, 0);
-    let bytes = emit(&measured)?;
-    if matches!(options.stop_after, Stage::Emit | Stage::Frontier) {
+    let bytes = emit(&placed, &measured)?;
+    if options.stop_after == Stage::Emit {
         return Ok(Compiled::Stopped(text::print_image(&plan::Image::parse(&bytes)?)));
     }
     begin(Stage::Verify, 0);
