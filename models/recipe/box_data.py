@@ -137,8 +137,8 @@ class Pictures:
         one = self.samples[index]
         return self.window(index, (0, 0), (1, 1)), centred(one.boxes) * self.side, one.classes
 
-    def augmented(self, index: int, random: np.random.Generator):
-        """A random window (0.6 to 1.3 of each side), mirrored both ways at random, with another light."""
+    def augmented(self, index: int, random: np.random.Generator, upright: bool = False):
+        """A random window (0.6 to 1.3 of each side), mirrored at random, with another light; `upright`: top stays top."""
         one = self.samples[index]
         scale = random.uniform(0.6, 1.3)
         sides = np.minimum(scale * np.exp(random.uniform(-0.1, 0.1, 2)), 1 + 2 * BORDER)
@@ -153,7 +153,7 @@ class Pictures:
         clipped, classes = clipped[kept], one.classes[kept]
         if random.random() < 0.5:
             pixels, clipped = pixels[:, ::-1], clipped[:, [2, 1, 0, 3]] * (-1, 1, -1, 1) + (1, 0, 1, 0)
-        if random.random() < 0.5:
+        if random.random() < 0.5 and not upright:
             pixels, clipped = pixels[::-1], clipped[:, [0, 3, 2, 1]] * (1, -1, 1, -1) + (0, 1, 0, 1)
         gain = random.uniform(0.85, 1.15) * random.uniform(0.95, 1.05, 3)
         pixels = (pixels * gain + random.uniform(-12, 12)).clip(0, 255).astype(np.uint8)

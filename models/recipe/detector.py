@@ -31,6 +31,7 @@ MEAN = (0.66, 0.64, 0.68)
 STD = (0.25, 0.25, 0.22)
 BLOOD = replace(MICRO, max_anchors=24, probe_side=0.65)
 STAGES = 3  # parallel stages in training, of which the first is used after
+IMITATION = 2.0  # weight of the term that brings the maps of stitched configs to those of the large anchor
 HEADS = ("dense", "generator", "asag", "asag-no-probing", "asag-sparse")
 
 
@@ -50,6 +51,18 @@ def normalise(pixels: np.ndarray) -> torch.Tensor:
     return scaled.permute(0, 3, 1, 2)
 
 
+def imitation(maps, same: list[int]):
+    """How far the last maps are from those of the same pictures before, with indices `same`.
+
+    Mean over the levels of the squared difference, in units of the variance.
+    """
+    terms = []
+    for level in maps.values():
+        taught, teacher = level[-len(same) :], level[same].detach()
+        terms.append((taught - teacher).square().mean() / teacher.var())
+    return torch.stack(terms).mean()
+
+
 class Detector(nn.Module):
     def __init__(self, head: str, geometry: Geometry = BLOOD, configs=ALONE):
         super().__init__()
@@ -62,17 +75,35 @@ class Detector(nn.Module):
             stage = "sparse" if head == "asag-sparse" else "adamixer"
             self.head = Asag(geometry, stage, 0 if head == "generator" else STAGES)
         self.probing = head != "asag-no-probing"
+        self.settled = False  # batch norms keep their statistics, also in training
 
-    def maps(self, images, configs: list[Config]):
-        """The batch is shared out evenly among the configs."""
-        parts = [
-            self.neck.lateral(self.family(part, config)) for part, config in zip(images.chunk(len(configs)), configs)
-        ]
+    def train(self, mode: bool = True):
+        super().train(mode)
+        for norm in self.norms() if self.settled else ():
+            norm.eval()
+        return self
+
+    def norms(self):
+        return [module for module in self.modules() if isinstance(module, nn.BatchNorm2d)]
+
+    def maps(self, shares: list[tuple[Config, torch.Tensor]]):
+        """Maps of the images of all shares, in their order: each share runs in its own config."""
+        parts = [self.neck.lateral(self.family(images, config)) for config, images in shares]
         return self.neck([torch.cat(level) for level in zip(*parts)])
 
-    def loss(self, images, configs, targets, random: np.random.Generator, first: bool):
-        """Loss and parts. `first`: the generator is not to be trusted yet; patches come from the targets."""
-        maps = self.maps(images, configs)
+    def loss(self, shares, targets, random: np.random.Generator, first: bool, same: list[int] = ()):
+        """Loss and parts. `first`: the generator is not to be trusted yet; patches come from the targets.
+
+        The last pictures are those with the indices `same` once more, in other configs: their maps learn from these.
+        """
+        maps = self.maps(shares)
+        loss, parts = self.head_loss(maps, targets, random, first)
+        if same:
+            parts["imitation"] = IMITATION * imitation(maps, same)
+            loss = loss + parts["imitation"]
+        return loss, parts
+
+    def head_loss(self, maps, targets, random, first: bool):
         if self.kind == "dense":
             return dense_loss(*self.head(maps), targets)
         size = (SIDE, SIDE)
@@ -85,7 +116,7 @@ class Detector(nn.Module):
 
     @torch.no_grad()
     def find(self, images, config: Config) -> list[Found]:
-        maps = self.maps(images, [config])
+        maps = self.maps([(config, images)])
         if self.kind == "dense":
             logits, boxes, _ = self.head(maps)
             return [Found(detections) for detections in suppressed(logits, boxes)]

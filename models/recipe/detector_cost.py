@@ -67,7 +67,7 @@ def convolutions(net, config: Config, side: int) -> tuple[int, int]:
 
     handles = [m.register_forward_hook(count) for m in net.modules() if isinstance(m, nn.Conv2d)]
     with torch.no_grad():
-        maps = net.maps(torch.zeros(1, 3, side, side), [config])
+        maps = net.maps([(config, torch.zeros(1, 3, side, side))])
         if net.kind == "dense":
             net.head(maps)
     for handle in handles:

@@ -200,13 +200,16 @@ def ranges(net: Detector, tensors: dict, metadata: dict, samples) -> dict[str, t
     return {f"range.{name}": torch.tensor(extent, dtype=torch.float32) for name, extent in head.ranges.items()}
 
 
-def family(net: Detector, row: dict, data: Path, out: Path) -> str:
-    """family.toml; paths are relative to it."""
+def family(net: Detector, row: dict, data: Path, out: Path, keep: str) -> str:
+    """family.toml; paths are relative to it. `keep`: which configs ship."""
+
     def coco(split: str) -> str:
         return json.dumps(Path(os.path.relpath(data / f"{split}.json", out)).as_posix())
 
+    refined = f", from run {row['refine']}" if row.get("refine") else ""
+    trained = f"{row['epochs']} epochs, seed {row['seed']}{refined}"
     lines = [
-        f"# A detector with the head `{net.kind}`, {row['epochs']} epochs, seed {row['seed']}; written by models/recipe.",
+        f"# A detector with the head `{net.kind}`, {trained}; written by models/recipe.",
         f"name = {json.dumps(out.resolve().name)}",
         f"labels = {json.dumps(row['classes'], ensure_ascii=False)}",
         *("", "[input]", f"height = {SIDE}", f"width = {SIDE}", "channels = 3"),
@@ -218,13 +221,17 @@ def family(net: Detector, row: dict, data: Path, out: Path) -> str:
     lines += ["", "[stitch]", 'space = "general"', "hops = 1", 'direction = "both"', "advancing = true"]
     if trained:
         lines += [f"only = {json.dumps(trained)}", 'learned = "learned.safetensors"']
+    if keep != "all":
+        lines += ["", "[limits]", f'keep = "{keep}"']
     lines += ["", "[detector]", 'head = "head.safetensors"']
     for config in ALONE:
         lines += ["", "[[anchor]]", f'name = "{config.front}"', f'file = "{config.front}.onnx"']
     return "\n".join(lines) + "\n"
 
 
-def export(net: Detector, row: dict, data: Path, out: Path, calibrate: int = CALIBRATION) -> None:
+def export(
+    net: Detector, row: dict, data: Path, out: Path, calibrate: int = CALIBRATION, keep: str = "all"
+) -> None:
     """Everything that `stitchnet compile` reads. `row`: what training and scoring said."""
     out.mkdir(parents=True, exist_ok=True)
     for config in ALONE:
@@ -240,7 +247,7 @@ def export(net: Detector, row: dict, data: Path, out: Path, calibrate: int = CAL
         tensors |= ranges(net, tensors, metadata, read_coco(data / "train.json")[1][:calibrate])
     metadata = {name: json.dumps(value) for name, value in metadata.items()}
     save_file(tensors, out / "head.safetensors", metadata)
-    (out / "family.toml").write_text(family(net, row, data, out))
+    (out / "family.toml").write_text(family(net, row, data, out, keep))
 
 
 @torch.no_grad()
@@ -267,12 +274,13 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--vectors", type=int, default=0)
     parser.add_argument("--calibrate", type=int, default=CALIBRATION, help="pictures behind the ranges")
+    parser.add_argument("--keep", choices=("all", "frontier", "line"), default="all", help="which configs ship")
     parser.add_argument("--data", type=Path, default=BLOOD_CELLS)
     arguments = parser.parse_args()
     from train_detector import load  # which exports what it has trained
 
     net, row = load(arguments.run)
-    export(net, row, arguments.data, arguments.out, arguments.calibrate)
+    export(net, row, arguments.data, arguments.out, arguments.calibrate, arguments.keep)
     if arguments.vectors:
         found = vectors(net, ALONE[0], arguments.vectors, arguments.data)
         save_file(found, arguments.out / "vectors.safetensors", {"config": ALONE[0].name})

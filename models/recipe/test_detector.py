@@ -15,10 +15,10 @@ from asag_generator import MICRO
 from asag_loss import Targets
 from boxes import to_corners
 from dense import assign
-from detector import HEADS, SIDE, Detector
+from detector import HEADS, SIDE, Detector, imitation
 from detector_cost import cost, generator_cost, relation_cost, stage_cost
 from pyramid import ALONE, STITCHED, Config, Family, twice
-from train_detector import rate
+from train_detector import rate, settle, shares
 
 TARGETS = [
     Targets(torch.tensor([(30.0, 30, 10, 12), (80, 80, 60, 60)]), torch.tensor([2, 0])),
@@ -34,7 +34,7 @@ def test_maps_have_the_same_shapes_in_every_config():
     net = Detector("dense", configs=ALONE + STITCHED).eval()
     for config in net.configs:
         with torch.no_grad():
-            maps = net.maps(images(1), [config])
+            maps = net.maps([(config, images(1))])
         assert {stride: tuple(map_.shape) for stride, map_ in maps.items()} == {
             stride: (1, 64, SIDE // stride, SIDE // stride) for stride in (8, 16, 32)
         }
@@ -94,7 +94,7 @@ def test_every_head_learns_two_pictures(kind):
     losses = []
     for step in range(12):
         net.train()
-        loss, _ = net.loss(images(), list(ALONE), TARGETS, np.random.default_rng(step), step < 3)
+        loss, _ = net.loss(list(zip(ALONE, images().chunk(2))), TARGETS, np.random.default_rng(step), step < 3)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -107,6 +107,41 @@ def test_every_head_learns_two_pictures(kind):
         scores = one.detections.scores
         assert (scores[:-1] >= scores[1:]).all()
         assert torch.isfinite(to_corners(one.detections.boxes)).all()
+
+
+def test_stitched_configs_see_the_pictures_of_the_large_anchor():
+    net = Detector("dense", configs=ALONE + STITCHED)
+    pictures, random = images(8), np.random.default_rng(1)
+    for settled, refine, count in ((False, False, 1), (True, False, 4), (True, True, 2)):
+        net.settled = settled
+        shared, targets, same = shares(net, pictures, list(range(8)), random, refine)
+        assert [config.name for config, _ in shared[:2]] == ["small", "large"]
+        assert len({config.name for config, _ in shared[2:]} & {config.name for config in STITCHED}) == count
+        assert targets == [*range(8), *same] and same == [4, 5, 6, 7] * (2 if refine else 1)
+        assert torch.equal(torch.cat([part for _, part in shared]), pictures[targets])
+    assert len(shares(Detector("dense"), pictures, list(range(8)), random)[0]) == 2
+
+
+def test_maps_imitate_those_of_the_same_pictures():
+    level = torch.randn(6, 2, 3, 3)
+    level[2:] = level[[1, 0, 1, 0]]
+    assert imitation({8: level}, [1, 0, 1, 0]) == 0
+    level[2:] += 0.5
+    torch.testing.assert_close(imitation({8: level}, [1, 0, 1, 0]), 0.25 / level[[1, 0, 1, 0]].var())
+
+
+def test_settled_norms_keep_what_was_averaged():
+    net, average = Detector("dense"), Detector("dense")
+    for norm in average.norms():
+        torch.nn.init.uniform_(norm.running_mean)
+    weight = net.norms()[0].weight.detach().clone().fill_(3)
+    net.norms()[0].weight.data = weight
+    settle(net, average)
+    net.train()
+    net.loss(list(zip(ALONE, images().chunk(2))), TARGETS, np.random.default_rng(1), True)[0].backward()
+    for norm, averaged in zip(net.norms(), average.norms()):
+        assert torch.equal(norm.running_mean, averaged.running_mean)
+    assert torch.equal(net.norms()[0].weight, weight) and net.norms()[0].weight.grad.abs().sum() > 0
 
 
 def drawn(folder):
@@ -127,7 +162,7 @@ def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(tmp_path, monke
     monkeypatch.setattr(train_detector, "RUNS", tmp_path / "runs")
     monkeypatch.setattr(train_detector, "EVERY", 1)
     row = dict(head="asag", epochs=3, batch=2, lr=1e-3, weight_decay=0.05, clip=5.0, average=0.9, untrusted=0.3)
-    row |= dict(stitched=False, device="cpu", seed=1, data=tmp_path, command="train", export=None)
+    row |= dict(stitched=True, settled=0.5, refine=None, upright=True, device="cpu", seed=1, data=tmp_path, command="train", export=None)
     train_detector.train(Namespace(**row, run="straight"))
     step, calls = Detector.loss, []
 

@@ -32,7 +32,7 @@ def stirred(kind: str, seed: int, configs=ALONE) -> Detector:
             bias[:, 4] += torch.randn(len(bias))
         for _ in range(2):
             net.train()
-            maps = net.maps(torch.randn(4, 3, SIDE, SIDE), list(ALONE))  # statistics of the batch-norms
+            maps = net.maps(list(zip(ALONE, torch.randn(4, 3, SIDE, SIDE).chunk(2))))  # statistics of the batch-norms
             if kind == "dense":
                 net.head(maps)
     return net.eval()

@@ -1,9 +1,10 @@
 """Train and compare detectors: `python train_detector.py train asag --epochs 300`, then `score asag`, then `table`.
 
-Each step shares its batch out among the configs of the backbone, so that one head learns to serve all of them. AdamW,
-linear warm-up and cosine decay, an average of the last weights. In the first part of the steps the generator is not
-trusted: probed patches come from the targets. A checkpoint is written every EVERY steps; starting again goes on from
-it.
+Each step shares its batch out among the configs of the backbone, so that one head learns to serve all of them; a
+stitched config sees pictures of the large anchor's and its maps learn from that one's too. AdamW, linear warm-up and
+cosine decay, an average of the last weights. In the first part of the steps the generator is not trusted: probed
+patches come from the targets; in the last part batch norms are settled. A checkpoint is written every EVERY steps;
+starting again goes on from it.
 Nothing is selected: the averaged weights of the last step are scored. `val` and `test` are never trained on.
 
 Own boxes: a folder with train.json, val.json and test.json in COCO form (`box_data.py voc` makes them from VOC), named
@@ -41,14 +42,48 @@ def detector(head: str, names: list[str], stitched: bool) -> Detector:
     return Detector(head, replace(BLOOD, classes=len(names)), ALONE + STITCHED if stitched else ALONE)
 
 
-def batch(pictures: Pictures, indices, random, device):
+def batch(pictures: Pictures, indices, random, device, upright: bool):
     """Augmented images [N, 3, SIDE, SIDE] and targets."""
-    parts = [pictures.augmented(int(index), random) for index in indices]
+    parts = [pictures.augmented(int(index), random, upright) for index in indices]
     targets = [
         Targets(torch.from_numpy(boxes).float().to(device), torch.from_numpy(classes).to(device))
         for _, boxes, classes in parts
     ]
     return normalise(np.stack([pixels for pixels, _, _ in parts])).to(device), targets
+
+
+def shares(net: Detector, images, targets, random, refine: bool = False):
+    """Which config sees which images; the targets in that order; which of the images each of the last ones is again.
+
+    Half of the batch to each anchor. Those of the last anchor go through stitched configs once more: through one of
+    them, as batch norm wants pictures of one kind together; once norms are settled, shared out among all; and to
+    `refine`, all through two of them.
+    """
+    anchors, stitched = net.configs[:2], list(net.configs[2:])
+    shared = list(zip(anchors, images.chunk(2)))
+    if not stitched:
+        return shared, targets, []
+    again = shared[1][1]
+    same = list(range(len(images) - len(again), len(images)))
+    chosen = random.permutation(len(stitched)) if net.settled else [random.integers(len(stitched))]
+    if refine:
+        chosen = chosen[:2]
+        same *= len(chosen)
+        shared += [(stitched[index], again) for index in chosen]
+    else:
+        shared += [(stitched[index], part) for index, part in zip(chosen, again.chunk(len(chosen)))]
+    return shared, targets + [targets[index] for index in same], same
+
+
+def settle(net: Detector, average: Detector) -> None:
+    """From now on batch norms use the averaged statistics, in training too.
+
+    All configs share an anchor's norms. While each share is normalised by itself, a block never meets what it computes
+    after training, where one mean and variance serve all configs; now it does, and what is left of training is for that.
+    """
+    for norm, averaged in zip(net.norms(), average.norms()):
+        norm.load_state_dict(averaged.state_dict() | {name: p.detach() for name, p in norm.named_parameters()})
+    net.settled = True
 
 
 def optimizer(net: Detector, arguments) -> torch.optim.Optimizer:
@@ -71,6 +106,9 @@ def train(arguments) -> None:
     pictures = Pictures(samples, SIDE)
     device = arguments.device
     net = detector(arguments.head, names, arguments.stitched).to(device)
+    if arguments.refine:
+        net.load_state_dict(torch.load(RUNS / f"detect-{arguments.refine}.final.pt", map_location=device))
+        net.settled = True
     average = torch.optim.swa_utils.AveragedModel(
         net, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(arguments.average), use_buffers=True
     )
@@ -89,6 +127,7 @@ def train(arguments) -> None:
         steps.load_state_dict(state["optimizer"])
         random.bit_generator.state = state["random"]
         order, first, spent = state["order"], state["step"], state["seconds"]
+        net.settled = state["settled"]
         print(f"resuming {checkpoint.name} after step {first} of {total}", flush=True)
 
     started = time.time()
@@ -100,12 +139,12 @@ def train(arguments) -> None:
         for group, lr in zip(steps.param_groups, base):
             group["lr"] = lr * rate(step, total)
         chosen = order[place * arguments.batch : (place + 1) * arguments.batch]
-        images, targets = batch(pictures, chosen, random, device)
-        configs = list(net.configs)
-        if len(configs) > 2:  # the anchors, and one that is stitched
-            configs = configs[:2] + [configs[random.integers(2, len(configs))]]
+        images, targets = batch(pictures, chosen, random, device, arguments.upright)
+        if step >= (1 - arguments.settled) * total and not net.settled:
+            settle(net, average.module)
         net.train()
-        loss, parts = net.loss(images, configs, targets, random, step < arguments.untrusted * total)
+        shared, targets, same = shares(net, images, targets, random, arguments.refine is not None)
+        loss, parts = net.loss(shared, targets, random, step < arguments.untrusted * total, same)
         steps.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), arguments.clip)
@@ -120,6 +159,7 @@ def train(arguments) -> None:
                 "optimizer": steps.state_dict(),
                 "random": random.bit_generator.state,
                 "order": order,
+                "settled": net.settled,
                 "step": step + 1,
                 "seconds": spent + time.time() - started,
             }
@@ -223,11 +263,14 @@ def main() -> None:
     one.add_argument("--clip", type=float, default=5.0, help="largest norm of the gradient")
     one.add_argument("--average", type=float, default=0.995, help="decay of the average of weights, per step")
     one.add_argument("--untrusted", type=float, default=0.03, help="part of the steps with patches from the targets")
+    one.add_argument("--settled", type=float, default=0.4, help="part of the steps, the last, with fixed batch norms")
     one.add_argument("--stitched", action="store_true", help="train the stitched configs too")
+    one.add_argument("--upright", action="store_true", help="pictures have an up and a down: do not mirror these")
     one.add_argument("--threads", type=int, default=1)
     one.add_argument("--device", default="cpu", help="cpu or cuda")
     one.add_argument("--seed", type=int, default=1)
     one.add_argument("--export", type=Path, help="folder for what `stitchnet compile` reads")
+    one.add_argument("--refine", help="run to start from, with settled norms and twice as much of the stitched configs")
     one.add_argument("--run", help="name of the checkpoint, default: the head")
     one.set_defaults(do=train)
     two = commands.add_parser("score", help="average precision of a trained run on val and test")
