@@ -133,7 +133,7 @@ def test_maps_imitate_those_of_the_same_pictures():
 def test_settled_norms_keep_what_was_averaged():
     net, average = Detector("dense"), Detector("dense")
     for norm in average.norms():
-        torch.nn.init.uniform_(norm.running_mean)
+        torch.nn.init.uniform_(norm.running_mean, -0.1, 0.1)
     weight = net.norms()[0].weight.detach().clone().fill_(3)
     net.norms()[0].weight.data = weight
     settle(net, average)

@@ -225,10 +225,10 @@ def score(arguments) -> None:
 
 def table(arguments) -> None:
     """The comparison of all scored runs, Markdown on standard output."""
-    header = ["head", "config", "AP50 val", "AP val", "AP50 test", "AP test", "AP50 test by class"]
+    header = ["run", "head", "config", "AP50 val", "AP val", "AP50 test", "AP test", "AP50 test by class"]
     header += ["recall 0.5 anchors", "proposals", "queries mean/p95/max", "patches"]
     header += ["MMAC worst", "MMAC mean", "parameters", "epochs", "minutes"]
-    lines = ["| " + " | ".join(header) + " |", "|---|---|" + "---:|" * (len(header) - 2)]
+    lines = ["| " + " | ".join(header) + " |", "|---|---|---|" + "---:|" * (len(header) - 3)]
     rows = {file.stem.removeprefix("detect-"): json.loads(file.read_text()) for file in RUNS.glob("detect-*.json")}
     scored = [run for run, row in rows.items() if "test" in row]
     for run in sorted(scored, key=lambda run: (HEADS.index(rows[run]["head"]), run)):
@@ -236,7 +236,7 @@ def table(arguments) -> None:
         for config in net.configs:
             val, test = row["val"][config.name], row["test"][config.name]
             by_class = " ".join(f"{name} {value:.3f}" for name, value in zip(row["classes"], test["ap50_classes"]))
-            cells = [row["head"], config.name, *(f"{s[k]:.3f}" for s in (val, test) for k in ("ap50", "ap")), by_class]
+            cells = [run, row["head"], config.name, *(f"{s[k]:.3f}" for s in (val, test) for k in ("ap50", "ap")), by_class]
             mean = None
             if "queries" in test:
                 cells += [f"{test[key][0]:.3f}" for key in ("anchor_recall", "proposal_recall")]
