@@ -66,6 +66,9 @@ step cargo run --release --quiet --bin stitchnet -- compile models/blood-cells/f
 step cargo run --release --quiet --bin stitchnet -- report $CELLS --max-loss 1.0
 step cargo run --release --quiet --bin stitchnet -- compile models/blood-cells-dense/family.toml -o $DENSE
 step cargo run --release --quiet --bin stitchnet -- report $DENSE --max-loss 1.0
+SCENES=out/scenes.snet
+step cargo run --release --quiet --bin stitchnet -- compile models/scenes/family.toml -o $SCENES
+step cargo run --release --quiet --bin stitchnet -- report $SCENES --max-loss 1.0
 # Same bytes on a Cortex-M4, instructions of a switch, memory: what no host test sees.
 step scripts/setup-arm.sh
 step cargo xtask qemu --image $IMAGE
@@ -74,6 +77,7 @@ step cargo xtask detect --image $CELLS
 # The same where patches are asked for, which they are not on the picture of the self test.
 step cargo xtask detect --image $CELLS --images models/blood-cells/data/test.json --count 4
 step cargo xtask detect --image $DENSE
+step cargo xtask detect --image $SCENES
 # Every kernel against the reference there, on a Cortex-M7 and M55, and on AArch64 without and with matrix products; no layer takes
 # more instructions than it did.
 for board in mps2-an386 mps2-an500 mps3-an547 cortex-a76 neoverse-n2; do
