@@ -67,11 +67,14 @@ pub(crate) fn power(below: u32) -> u32 {
     if below < VANISHED { fraction >> (below >> 8) } else { 0 }
 }
 
+/// Whether the CPU divides 64 bits by itself.
+const WIDE: bool = cfg!(target_pointer_width = "64");
+
 /// `⌊2^47 / sum⌋`; the sum is at least the largest power, 2^20.
 #[inline(always)]
 pub(crate) fn inverse(sum: u32) -> u32 {
     let sum = sum.max(1 << 20);
-    if cfg!(target_pointer_width = "64") { ((1u64 << 47) / u64::from(sum)) as u32 } else { narrow_inverse(sum) }
+    if WIDE { ((1u64 << 47) / u64::from(sum)) as u32 } else { narrow_inverse(sum) }
 }
 
 /// [`inverse`] without a division of 64 bits, which on a Cortex-M takes 170 instructions more.
@@ -79,16 +82,14 @@ pub(crate) fn inverse(sum: u32) -> u32 {
 fn narrow_inverse(sum: u32) -> u32 {
     let rest = |quotient: u32| (1i64 << 47) - (u64::from(quotient) * u64::from(sum)).cast_signed();
     let zeros = sum.leading_zeros();
+    // Not 0, which is said here so that no check is compiled.
     let divisor = ((sum << zeros) >> 16).max(1);
     // From 16 bits of the sum, at most 2^-15 of it off; so the rest is 2^32 at most, and what it lacks 2^12.
     let near = ((u32::MAX / divisor) << zeros) >> 1;
+    // near·rest / 2^47 is not above rest / sum, and floors only take away: at most one too small, never too large.
     let lacks = ((rest(near) >> 16) * i64::from(near)) >> 31;
     let quotient = near.wrapping_add(lacks as u32);
-    match rest(quotient) {
-        ..0 => quotient - 1,
-        rest if rest >= i64::from(sum) => quotient + 1,
-        _ => quotient,
-    }
+    quotient + u32::from(rest(quotient) >= i64::from(sum))
 }
 
 /// [`softmax`] of one row in place: the weights lie in its first half.
@@ -123,6 +124,9 @@ mod tests {
     #[test]
     fn the_narrow_division_is_exact() {
         let quotient = |sum: u32| ((1u64 << 47) / u64::from(sum)) as u32;
+        for sum in [1 << 20, (1 << 20) + 1, (1 << 31) - 1, 1 << 31] {
+            assert_eq!(narrow_inverse(sum), quotient(sum), "{sum}");
+        }
         let mut state = 1u32;
         for round in 0..4_000_000u32 {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);

@@ -138,7 +138,7 @@ class Pictures:
         return self.window(index, (0, 0), (1, 1)), centred(one.boxes) * self.side, one.classes
 
     def augmented(self, index: int, random: np.random.Generator, upright: bool = False):
-        """A random window (0.6 to 1.3 of each side), mirrored at random, with another light; `upright`: top stays top."""
+        """A random window (0.6 to 1.3 of each side), mirrored at random (`upright`: top stays top), in another light."""
         one = self.samples[index]
         scale = random.uniform(0.6, 1.3)
         sides = np.minimum(scale * np.exp(random.uniform(-0.1, 0.1, 2)), 1 + 2 * BORDER)

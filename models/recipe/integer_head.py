@@ -9,7 +9,7 @@ import random
 import sys
 from collections.abc import Iterator
 
-from integer_ops import best, exp2, half_up, log2, squares_collide
+from integer_ops import RSQRT_SEED, best, exp2, half_up, log2, squares_collide
 
 SIGMOID = [round(32768 / (1 + math.exp(-i / 32))) for i in range(257)]  # Q15
 SINE = [round(16384 * math.sin(math.pi * i / 512)) for i in range(257)]  # Q14
@@ -224,9 +224,8 @@ def group_norm(values, norm):
     spread = max(count * sum(v * v for v in values) - total * total, count - 1)
     e = (spread.bit_length() - 1) // 2
     w = (spread << 30) // 4**e
-    slope = 654252400
-    root = (7 * slope >> 2) - (w * slope >> 32)
-    for _ in range(4):
+    root = RSQRT_SEED[(w >> 24) - 64] << 15
+    for _ in range(2):
         root = root * (3 * 2**30 - ((root * root >> 30) * w >> 30)) >> 31
     product = count * root
     bits = min(24, 44 + e - product.bit_length())

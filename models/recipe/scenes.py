@@ -2,11 +2,11 @@
 
 `python scenes.py OUT` writes OUT/train.json, val.json and test.json in COCO form and their pictures (160x160, JPEG).
 `python scenes.py ../scenes/data --scenes 256 0 500` wrote those that the repository carries, the first of their splits.
-Nothing but the seed decides what is drawn. Objects and backgrounds of train and val are of the 50,000 training images, of
-which val has the last 5,000; those of test are of the 10,000 test images. No image is in two splits.
+Nothing but the seed decides what is drawn. Objects and backgrounds of train and val are of the 50,000 training images,
+of which val has the last 5,000; those of test are of the 10,000 test images. No image is in two splits.
 
-A scene is made so that edges alone do not find objects: the background is an image as well, blown up and blurred, and there
-are plain patches and blurred images that are no objects.
+A scene is made so that edges alone do not find objects: the background is an image as well, blown up and blurred, and
+there are plain patches and blurred images that are no objects.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import data
 from box_data import Sample, sample, write_coco
 
 SIDE = 160
-OBJECTS = (3, 9)  # in a scene, at least and at most
+OBJECTS = (3, 9)  # that a scene is meant to have, fewer where there is no room
 SIDES = (16.0, 72.0)  # of an object: root of its area in pixels
 STRETCH = 0.3  # largest logarithm of the ratio of width to height, either way
 APART = 0.15  # part of the smaller one that two objects may share

@@ -61,6 +61,22 @@ def test_augmentation_moves_pixels_and_boxes_alike(tmp_path):
     assert whole > 20
 
 
+def test_upright_pictures_keep_their_top(tmp_path):
+    from PIL import Image
+
+    # Dark above, light below.
+    picture = np.repeat(np.linspace(0, 255, 240).astype(np.uint8), 320).reshape(240, 320, 1).repeat(3, 2)
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    pictures = Pictures([sample(tmp_path / "a.png", (320, 240), [(100, 60, 200, 120)], [0])], 160)
+    random = np.random.default_rng(1)
+
+    def falls(upright: bool) -> list[bool]:
+        found = (pictures.augmented(0, random, upright)[0][60:100].mean((1, 2)) for _ in range(20))
+        return [rows[-1] < rows[0] for rows in found]
+
+    assert not any(falls(upright=True)) and any(falls(upright=False))
+
+
 def random_case(random):
     """Detections and truths of a few pictures, in a form both measures can take."""
     truths, detections = [], []

@@ -138,7 +138,8 @@ def test_settled_norms_keep_what_was_averaged():
     net.norms()[0].weight.data = weight
     settle(net, average)
     net.train()
-    net.loss(list(zip(ALONE, images().chunk(2))), TARGETS, np.random.default_rng(1), True)[0].backward()
+    shared = list(zip(ALONE, images().chunk(2)))
+    net.loss(shared, TARGETS, np.random.default_rng(1), True)[0].backward()
     for norm, averaged in zip(net.norms(), average.norms()):
         assert torch.equal(norm.running_mean, averaged.running_mean)
     assert torch.equal(net.norms()[0].weight, weight) and net.norms()[0].weight.grad.abs().sum() > 0
@@ -157,18 +158,22 @@ def drawn(folder):
         write_coco(folder / f"{split}.json", ["box"], samples)
 
 
-def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(tmp_path, monkeypatch):
+@pytest.mark.parametrize("failing_call, refines", [(3, False), (5, False), (5, True)])
+def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(tmp_path, monkeypatch, failing_call, refines):
     drawn(tmp_path)
     monkeypatch.setattr(train_detector, "RUNS", tmp_path / "runs")
     monkeypatch.setattr(train_detector, "EVERY", 1)
     row = dict(head="asag", epochs=3, batch=2, lr=1e-3, weight_decay=0.05, clip=5.0, average=0.9, untrusted=0.3)
     row |= dict(stitched=True, settled=0.5, refine=None, upright=True, device="cpu", seed=1, data=tmp_path, command="train", export=None)
+    if refines:  # norms are settled from the first step on
+        train_detector.train(Namespace(**row, run="start"))
+        row |= dict(refine="start", seed=2)
     train_detector.train(Namespace(**row, run="straight"))
     step, calls = Detector.loss, []
 
     def failing(*arguments):
         calls.append(1)
-        if len(calls) == 4:
+        if len(calls) == failing_call:
             raise KeyboardInterrupt
         return step(*arguments)
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 import head_numpy
 from box_data import Pictures, read_coco, sample, write_coco
 from detector import MEAN, SIDE, STD, Detector, normalise
-from export_detector import Laterals, export, head_tensors, path_name, ranges
+from export_detector import Laterals, export, family, head_tensors, path_name, ranges
 from pyramid import ALONE, STITCHED, STRIDES
 
 
@@ -118,6 +118,10 @@ def test_the_description_names_everything_by_path(exported):
     assert spec["stitch"]["only"] == STITCH_NAMES and spec["stitch"]["learned"] == "learned.safetensors"
     files = [*spec["data"].values(), spec["detector"]["head"], *(anchor["file"] for anchor in spec["anchor"])]
     assert all((folder / file).is_file() for file in files)
+    assert "limits" not in spec
+    assert tomllib.loads(family(net, {"epochs": 1, "seed": 1, "classes": []}, folder, folder, "line"))["limits"] == {
+        "keep": "line"
+    }
     ap50 = head_numpy.read(folder / "head.safetensors")[1]["float_ap50"]
     assert ap50 == dict(zip(["small", "large", *STITCH_NAMES], np.arange(6) / 8))
 

@@ -1,4 +1,4 @@
-"""Scenes: what is in them, that a seed decides, and that splits share nothing."""
+"""Scenes: what is in them, that a seed decides, and that splits share no image."""
 
 import numpy as np
 
@@ -21,7 +21,7 @@ def test_scenes_hold_what_their_boxes_say(tmp_path, monkeypatch):
     names, samples = read_coco(tmp_path / "once" / "train.json")
     assert len(names) == 10 and len(samples) == 4
     for one in samples:
-        assert scenes.OBJECTS[0] <= len(one.classes) <= scenes.OBJECTS[1]
+        assert 0 < len(one.classes) <= scenes.OBJECTS[1]
         corners = one.boxes * scenes.SIDE
         assert (corners >= 0).all() and (corners <= scenes.SIDE).all()
         sides = np.sqrt(np.prod(corners[:, 2:] - corners[:, :2], axis=1))
@@ -36,6 +36,24 @@ def test_fewer_scenes_are_the_first_of_more(tmp_path, monkeypatch):
     for file in (tmp_path / "fewer" / "pictures").iterdir():
         assert file.read_bytes() == (tmp_path / "more" / "pictures" / file.name).read_bytes()
     assert not (tmp_path / "fewer" / "val.json").exists()
+
+
+def test_splits_share_no_image(tmp_path, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(scenes, "HELD_BACK", 10)
+    # Each image has one colour.
+    colours = [np.full((count, 32, 32, 3), 1, np.uint8) * np.arange(count)[:, None, None, None] for count in (40, 20)]
+    colours[1] += 40
+    labels = [np.zeros(len(images), np.int64) for images in colours]
+    monkeypatch.setattr(scenes.data, "load", lambda: (colours[0], labels[0], colours[1], labels[1]))
+
+    def note(out, split, count, images, labels):
+        seen[split] = set(images[:, 0, 0, 0].tolist())
+
+    monkeypatch.setattr(scenes, "write", note)
+    monkeypatch.setattr("sys.argv", ["scenes.py", str(tmp_path)])
+    scenes.main()
+    assert seen == {"train": set(range(30)), "val": set(range(30, 40)), "test": set(range(40, 60))}
 
 
 def test_common_area_is_a_part_of_the_smaller_box():

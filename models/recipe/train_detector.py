@@ -60,7 +60,7 @@ def shares(net: Detector, images, targets, random, refine: bool = False):
     `refine`, all through two of them.
     """
     anchors, stitched = net.configs[:2], list(net.configs[2:])
-    shared = list(zip(anchors, images.chunk(2)))
+    shared = list(zip(anchors, images.tensor_split(2)))
     if not stitched:
         return shared, targets, []
     again = shared[1][1]
@@ -71,7 +71,8 @@ def shares(net: Detector, images, targets, random, refine: bool = False):
         same *= len(chosen)
         shared += [(stitched[index], again) for index in chosen]
     else:
-        shared += [(stitched[index], part) for index, part in zip(chosen, again.chunk(len(chosen)))]
+        parts = again.tensor_split(len(chosen))
+        shared += [(stitched[index], part) for index, part in zip(chosen, parts) if len(part)]
     return shared, targets + [targets[index] for index in same], same
 
 
@@ -127,7 +128,6 @@ def train(arguments) -> None:
         steps.load_state_dict(state["optimizer"])
         random.bit_generator.state = state["random"]
         order, first, spent = state["order"], state["step"], state["seconds"]
-        net.settled = state["settled"]
         print(f"resuming {checkpoint.name} after step {first} of {total}", flush=True)
 
     started = time.time()
@@ -159,7 +159,6 @@ def train(arguments) -> None:
                 "optimizer": steps.state_dict(),
                 "random": random.bit_generator.state,
                 "order": order,
-                "settled": net.settled,
                 "step": step + 1,
                 "seconds": spent + time.time() - started,
             }
@@ -171,7 +170,8 @@ def train(arguments) -> None:
             print(f"{run} step {step + 1}/{total} {values} minutes left {left / 60:.1f}", flush=True)
             shown = {}
 
-    row = {key: value for key, value in vars(arguments).items() if key not in ("command", "data", "run", "device", "export")}
+    left_out = ("command", "data", "run", "device", "export")
+    row = {key: value for key, value in vars(arguments).items() if key not in left_out}
     row |= {"steps": total, "minutes": round((spent + time.time() - started) / 60, 1), "classes": names}
     (RUNS / f"detect-{run}.json").write_text(json.dumps(row, indent=1) + "\n")
     final = average.module.state_dict()
@@ -236,7 +236,8 @@ def table(arguments) -> None:
         for config in net.configs:
             val, test = row["val"][config.name], row["test"][config.name]
             by_class = " ".join(f"{name} {value:.3f}" for name, value in zip(row["classes"], test["ap50_classes"]))
-            cells = [run, row["head"], config.name, *(f"{s[k]:.3f}" for s in (val, test) for k in ("ap50", "ap")), by_class]
+            cells = [run, row["head"], config.name]
+            cells += [*(f"{s[k]:.3f}" for s in (val, test) for k in ("ap50", "ap")), by_class]
             mean = None
             if "queries" in test:
                 cells += [f"{test[key][0]:.3f}" for key in ("anchor_recall", "proposal_recall")]
@@ -281,6 +282,11 @@ def main() -> None:
     for command in (one, two):
         command.add_argument("--data", type=Path, default=BLOOD_CELLS, help="folder of train, val and test.json")
     arguments = parser.parse_args()
+    if arguments.command == "train":
+        if arguments.batch < 2:
+            parser.error(f"--batch is {arguments.batch}; each anchor needs a picture: at least 2")
+        if arguments.refine and arguments.refine == (arguments.run or arguments.head):
+            parser.error(f"--refine {arguments.refine} would write over that run; name another one with --run")
     do = arguments.__dict__.pop("do")
     torch.set_num_threads(getattr(arguments, "threads", 1))
     do(arguments)
