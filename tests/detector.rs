@@ -20,10 +20,12 @@ fn compiled(name: &str) -> Vec<u8> {
     compile(&spec(name)).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// The description of a bundled family.
+/// The description of a bundled family, of which every config ships: two pictures are no scores to choose by.
 fn spec(name: &str) -> FamilySpec {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models").join(name).join("family.toml");
-    family::read(&path).unwrap_or_else(|error| panic!("{error}"))
+    let mut spec = family::read(&path).unwrap_or_else(|error| panic!("{error}"));
+    spec.limits = Limits { keep: Keep::All, ..Limits::default() };
+    spec
 }
 
 fn compile(spec: &FamilySpec) -> Result<Vec<u8>, Error> {
@@ -108,18 +110,24 @@ fn limits_decide_which_configs_ship() {
         spec.limits = limits;
         compile(&spec).map(|bytes| {
             let image = Image::parse(&bytes).expect("the compiler writes valid images");
-            let names = (0..image.configs()).map(|id| image.config_name(ConfigId(id)).to_string());
-            (names.collect::<Vec<_>>(), bytes.len())
+            let configs = (0..image.configs()).map(ConfigId);
+            let scores = |id| (image.config_name(id).to_string(), [image.config(id).score, image.config(id).float_score]);
+            (configs.map(scores).collect::<Vec<_>>(), bytes.len())
         })
     };
     let all = Limits { keep: Keep::All, ..Limits::default() };
-    let (names, bytes) = ships(all).expect("no limit");
-    assert_eq!(names.len(), 6);
+    let (configs, bytes) = ships(all).expect("no limit");
+    assert_eq!(configs.len(), 6);
     let (few, less) = ships(Limits { configs: Some(3), ..all }).expect("anchors and one more");
-    assert_eq!((&few[..2], few.len()), (&["small".to_string(), "large".to_string()][..], 3));
-    assert!(less < bytes && few.iter().all(|name| names.contains(name)));
+    assert_eq!((&few[..2], few.len()), (&configs[..2], 3));
+    assert!(less < bytes && configs.contains(&few[2]), "{few:?} of {configs:?}");
     let (short, size) = ships(Limits { flash_bytes: Some(less as u64), ..all }).expect("as many as fit");
     assert!((2..6).contains(&short.len()) && size <= less);
+    let (line, _) = ships(Limits { keep: Keep::Line, ..all }).expect("anchors at least");
+    let [low, high] = [0, 1].map(|anchor| configs[anchor].1[0]);
+    assert_eq!(line[..2], configs[..2]);
+    assert!(line[2..].iter().all(|config| configs.contains(config) && config.1[0] >= low.min(high)), "{line:?}");
+    assert!(configs.iter().filter(|config| config.1[0] < low.min(high)).all(|config| !line.contains(config)));
     let refused = ships(Limits { arena_bytes: Some(100_000), ..all }).expect_err("no anchor fits");
     assert!(refused.to_string().contains("limits.arena_bytes is 100000"), "{refused}");
 }
