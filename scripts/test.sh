@@ -59,7 +59,7 @@ done
 VIT=out/vit.snet
 step cargo run --release --quiet --bin stitchnet -- compile models/cifar-vit/family.toml -o $VIT --score-images 200
 step cargo run --release --quiet --bin stitchnet -- report $VIT --max-loss 4.0
-# The bundled detectors, on all their test pictures: integers cost at most a point of AP50, in every config.
+# The bundled detectors, on all their test pictures: integers cost at most a point of AP50, in every config that ships.
 CELLS=out/cells.snet
 DENSE=out/dense.snet
 step cargo run --release --quiet --bin stitchnet -- compile models/blood-cells/family.toml -o $CELLS
@@ -74,7 +74,7 @@ step scripts/setup-arm.sh
 step cargo xtask qemu --image $IMAGE
 step cargo xtask qemu --image $VIT
 step cargo xtask detect --image $CELLS
-# The same where patches are asked for, which they are not on the picture of the self test.
+# The same on more pictures, and what the head takes on them.
 step cargo xtask detect --image $CELLS --images models/blood-cells/data/test.json --count 4
 step cargo xtask detect --image $DENSE
 step cargo xtask detect --image $SCENES
