@@ -111,7 +111,8 @@ fn limits_decide_which_configs_ship() {
         compile(&spec).map(|bytes| {
             let image = Image::parse(&bytes).expect("the compiler writes valid images");
             let configs = (0..image.configs()).map(ConfigId);
-            let scores = |id| (image.config_name(id).to_string(), [image.config(id).score, image.config(id).float_score]);
+            let scores =
+                |id| (image.config_name(id).to_string(), [image.config(id).score, image.config(id).float_score]);
             (configs.map(scores).collect::<Vec<_>>(), bytes.len())
         })
     };
