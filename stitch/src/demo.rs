@@ -38,6 +38,8 @@ pub enum Bundled {
     Detect,
     /// The same with a dense head and suppression
     DetectDense,
+    /// A sparse detector of ten classes on drawn scenes
+    DetectScenes,
 }
 
 impl Bundled {
@@ -48,6 +50,7 @@ impl Bundled {
             Self::Vit => "models/cifar-vit/family.toml",
             Self::Detect => "models/blood-cells/family.toml",
             Self::DetectDense => "models/blood-cells-dense/family.toml",
+            Self::DetectScenes => "models/scenes/family.toml",
         };
         let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(file);
         [PathBuf::from(file), built]
