@@ -77,7 +77,8 @@ pub(crate) fn inverse(sum: u32) -> u32 {
     if WIDE { ((1u64 << 47) / u64::from(sum)) as u32 } else { narrow_inverse(sum) }
 }
 
-/// [`inverse`] without a division of 64 bits, which on a Cortex-M takes 170 instructions more.
+/// [`inverse`] without a division of 64 bits, for which a Cortex-M calls a function. The sum is 2^31 at most ([`MOST_KEYS`]), the
+/// quotient 2^27, so nothing here overflows.
 #[inline(always)]
 fn narrow_inverse(sum: u32) -> u32 {
     let rest = |quotient: u32| (1i64 << 47) - (u64::from(quotient) * u64::from(sum)).cast_signed();

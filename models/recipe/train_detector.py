@@ -83,7 +83,8 @@ def settle(net: Detector, average: Detector) -> None:
     after training, where one mean and variance serve all configs; now it does, and what is left of training is for that.
     """
     for norm, averaged in zip(net.norms(), average.norms()):
-        norm.load_state_dict(averaged.state_dict() | {name: p.detach() for name, p in norm.named_parameters()})
+        for statistic, average_of_it in zip(norm.buffers(), averaged.buffers()):
+            statistic.copy_(average_of_it)
     net.settled = True
 
 
